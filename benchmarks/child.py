@@ -1,0 +1,79 @@
+"""One measurement, in a process of its own: prints one line of JSON on standard output.
+
+    python -c "from benchmarks.child import main; main()" KIND WORK VARIANT [--cpu N] [--quick]
+
+KIND says how the function ``benchmarks.work.WORK.VARIANT`` is called and what comes back:
+
+- ``laps``: called with `Laps`; ``{"value": ns per operation, "wall_ns": the same in wall time}``;
+- ``memory``: called with a number of flows; ``{"value": bytes per flow}``;
+- ``serve``: called with `Ready`; ``{"port": N}`` as soon as it listens, then it serves until killed.
+
+A library that cannot be imported gives ``{"missing": reason}``, so that the harness can leave a peer out.
+Started with ``-c``, and with nothing between `main` and the variant, so that few frames are on the stack
+(greenlet walks them at each switch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+
+from benchmarks.clocks import Laps
+
+LAPS = 5
+QUICK_LAPS = 3
+QUICK_SCALE = 0.3
+PARKED_FLOWS = 20_000
+QUICK_PARKED_FLOWS = 5_000
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    options = parse(sys.argv[1:])
+    die_with_parent()
+    if options.cpu is not None:
+        os.sched_setaffinity(0, {options.cpu})
+    try:
+        variant = getattr(importlib.import_module(f"benchmarks.work.{options.work}"), options.variant)
+        if options.kind == "laps":
+            laps = Laps(QUICK_LAPS, QUICK_SCALE) if options.quick else Laps(LAPS)
+            variant(laps)
+            say(laps.result())
+        elif options.kind == "memory":
+            say({"value": variant(QUICK_PARKED_FLOWS if options.quick else PARKED_FLOWS)})
+        else:
+            variant(say_port)
+    except ImportError as error:
+        say({"missing": str(error)})
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.child")
+    parser.add_argument("kind", choices=("laps", "memory", "serve"))
+    parser.add_argument("work")
+    parser.add_argument("variant")
+    parser.add_argument("--cpu", type=int)
+    parser.add_argument("--quick", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the harness ends, even if that is killed itself."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the harness has ended")
+
+
+def say(answer: dict[str, float] | dict[str, str]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def say_port(port: int) -> None:
+    say({"port": port})

@@ -1,0 +1,77 @@
+"""Resident memory of a flow that waits: what an idle connection holds.
+
+Each flow is one Python function that waits for an event that all of them share. Memory is what the
+process gains between a state with a few such flows (so that code, pools and the loop are in place) and
+one with `flows` more, all of them parked, divided by `flows`; the flow object itself and its entry in
+a list of all flows are part of it. Unit: bytes of RSS per flow (from /proc/self/statm).
+"""
+
+from __future__ import annotations
+
+import gc
+
+from benchmarks.clocks import resident_bytes
+
+FIRST_FLOWS = 200
+
+
+def on_swapco(flows: int) -> float:
+    from swapco import Event, Fiber, run, sleep, spawn
+
+    event = Event()
+    parked = 0
+
+    def flow() -> None:
+        nonlocal parked
+        parked += 1
+        event.wait()
+
+    def park(count: int) -> list[Fiber]:
+        due = parked + count
+        fibers = [spawn(flow) for _ in range(count)]
+        while parked < due:
+            sleep(0)
+        gc.collect()
+        return fibers
+
+    def main() -> float:
+        first = park(FIRST_FLOWS)
+        before = resident_bytes()
+        more = park(flows)
+        grown = resident_bytes() - before
+        event.set()
+        for fiber in first + more:
+            fiber.join()
+        return grown / flows
+
+    return run(main)
+
+
+def on_gevent(flows: int) -> float:
+    from gevent import Greenlet, sleep, spawn
+    from gevent.event import Event
+
+    event = Event()
+    parked = 0
+
+    def flow() -> None:
+        nonlocal parked
+        parked += 1
+        event.wait()
+
+    def park(count: int) -> list[Greenlet]:
+        due = parked + count
+        greenlets = [spawn(flow) for _ in range(count)]
+        while parked < due:
+            sleep(0)
+        gc.collect()
+        return greenlets
+
+    first = park(FIRST_FLOWS)
+    before = resident_bytes()
+    more = park(flows)
+    grown = resident_bytes() - before
+    event.set()
+    for greenlet in first + more:
+        greenlet.join()
+    return grown / flows

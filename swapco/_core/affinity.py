@@ -1,0 +1,177 @@
+"""Which CPUs this process may use, and binding kernel threads to one of them.
+
+Theory.  A handoff between two kernel threads is cheap when both live on one CPU (``futex.h`` says why), so
+the workers of a slot are pinned to one CPU while they hand the slot to each other, and unpinned as soon as
+one of them is to run in parallel.
+
+- The CPUs to choose from are those of the *process's affinity mask*, never those of the machine: containers,
+  ``taskset`` and batch systems restrict it.  The kernel itself would let a thread leave that mask; ``pin``
+  refuses.
+- The kernel keeps masks by thread, and calls the mask of the main thread the process's.  Pinning the main
+  thread would therefore shrink the process's mask; while a thread is pinned by this module, the mask it had
+  is remembered, and ``allowed_cpus`` answers with that.
+- A thread inherits the mask of the thread that starts it, pinned or not.  So ``unpin`` gives a thread the
+  process's mask, not the one that it was born with.
+- The thread that survives a fork keeps its mask but not its id: in the child it is unpinned.
+
+Rejected: remembering the mask at import (a later ``taskset`` is never seen, and undone by the next unpin);
+``os.cpu_count()`` (it counts CPUs that the process may not use).
+
+Thread ids are those of the kernel: ``threading.get_native_id()``, ``Thread.native_id``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator, Set
+
+__all__ = ["allowed_cpus", "current_cpu", "pin", "pinned", "unpin"]
+
+if not hasattr(os, "sched_setaffinity"):
+    raise ImportError("swapco binds kernel threads to CPUs with sched_setaffinity(2): it needs Linux")
+
+# the kernel threads that `pin` bound, each with the process's mask at that moment
+_masks: dict[int, frozenset[int]] = {}
+# the same for the thread that is about to fork; None if it is not pinned
+_mask_of_forker: frozenset[int] | None = None
+
+
+def allowed_cpus() -> frozenset[int]:
+    """The CPUs that this process may use: its affinity mask, never all CPUs of the machine.
+
+    What ``pin`` did to the main thread is left out of account.
+    """
+    main_thread = os.getpid()
+    return _masks.get(main_thread) or _mask_of(main_thread)
+
+
+def current_cpu() -> int:
+    """The CPU that the calling kernel thread runs on.  Unless it is pinned, it may be another one by now."""
+    return _sched_getcpu()()
+
+
+def pin(thread_id: int, cpu: int) -> None:
+    """Bind a kernel thread of this process to one CPU, until ``unpin``.  Takes a few microseconds.
+
+    A thread that pins itself runs on that CPU when this returns.  A pinned thread may be pinned again, to
+    another CPU.
+
+    Errors: ``ValueError`` if ``cpu`` is not one of ``allowed_cpus()``, or ``thread_id`` is not positive;
+    ``ProcessLookupError`` if there is no such thread; ``OSError`` if the kernel refuses the CPU (it was
+    taken from the process's cpuset a moment ago).
+    """
+    allowed = _checked(cpu)
+    before = _masks.get(thread_id)
+    # first the note, then the deed: allowed_cpus() in another thread must not see the narrow mask
+    _masks[thread_id] = allowed
+    try:
+        _set_mask(thread_id, {cpu})
+    except BaseException:
+        if before is None:
+            del _masks[thread_id]
+        raise
+
+
+def unpin(thread_id: int, *, leave: bool = False) -> None:
+    """Let a kernel thread of this process run on all of ``allowed_cpus()`` again.
+
+    It is no error if the thread was not pinned: it may have inherited the mask of a pinned one.  A running
+    thread stays where it is until the kernel balances the load; with ``leave`` it is moved off its CPU at
+    once, if the process has another one.
+
+    Errors: ``ValueError`` if ``thread_id`` is not positive; ``ProcessLookupError`` if there is no such
+    thread, which is then forgotten.
+    """
+    allowed = allowed_cpus()
+    try:
+        if leave and (others := allowed - _mask_of(thread_id)):
+            _set_mask(thread_id, others)
+        _set_mask(thread_id, allowed)
+    finally:
+        _masks.pop(thread_id, None)
+
+
+@contextlib.contextmanager
+def pinned(cpu: int) -> Iterator[int]:
+    """Confine the calling kernel thread to one CPU for the length of a ``with``: for tests and benchmarks.
+
+    It works like ``taskset``: threads and processes started inside inherit it, and in the main thread
+    ``allowed_cpus()`` is that one CPU.  At the end the thread gets back the mask that it had.  The value of
+    the ``with`` is ``cpu``.
+
+    Errors: ``ValueError`` if ``cpu`` is not one of ``allowed_cpus()``.
+    """
+    _checked(cpu)
+    thread_id = threading.get_native_id()
+    before = _mask_of(thread_id)
+    _set_mask(thread_id, {cpu})
+    try:
+        yield cpu
+    finally:
+        _set_mask(thread_id, before)
+
+
+def _checked(cpu: int) -> frozenset[int]:
+    allowed = allowed_cpus()
+    if cpu not in allowed:
+        raise ValueError(f"CPU {cpu} is not in this process's affinity mask: choose one of {sorted(allowed)}")
+    return allowed
+
+
+def _mask_of(thread_id: int) -> frozenset[int]:
+    _check_thread_id(thread_id)
+    try:
+        return frozenset(os.sched_getaffinity(thread_id))
+    except ProcessLookupError:
+        raise _no_such_thread(thread_id) from None
+
+
+def _set_mask(thread_id: int, cpus: Set[int]) -> None:
+    _check_thread_id(thread_id)
+    try:
+        os.sched_setaffinity(thread_id, cpus)
+    except ProcessLookupError:
+        raise _no_such_thread(thread_id) from None
+    except OSError as error:
+        raise OSError(
+            error.errno, f"the kernel refuses CPUs {sorted(cpus)} for thread {thread_id}: {error.strerror}"
+        ) from None
+
+
+def _check_thread_id(thread_id: int) -> None:
+    # 0 would mean the calling thread, and an ident of the threading module is far above the largest id
+    if not 0 < thread_id < 1 << 31:
+        raise ValueError(
+            f"{thread_id} is not the id of a kernel thread: use threading.get_native_id() or Thread.native_id"
+        )
+
+
+def _no_such_thread(thread_id: int) -> ProcessLookupError:
+    return ProcessLookupError(errno.ESRCH, f"there is no kernel thread {thread_id}: it has ended or never was")
+
+
+@functools.cache
+def _sched_getcpu() -> Callable[[], int]:
+    # ctypes is slow to import and only needed here
+    import ctypes
+
+    function: Callable[[], int] = ctypes.CDLL(None).sched_getcpu
+    return function
+
+
+def _before_fork() -> None:
+    global _mask_of_forker
+    _mask_of_forker = _masks.get(threading.get_native_id())
+
+
+def _after_fork_in_child() -> None:
+    _masks.clear()
+    if _mask_of_forker is not None:
+        os.sched_setaffinity(0, _mask_of_forker)
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,30 @@
+"""What a blocked fiber can wait for: the closed list, with the words that reports use.
+
+``{}`` stands for the object that the fiber waits for.
+"""
+
+cdef tuple _WORDS = (
+    "",
+    "block(), until it is resumed",
+    "switch_to(), until it is resumed",
+    "{}",
+    "sleep()",
+    "the end of {}",
+    "{}",
+    "{}",
+    "a notification of {}",
+    "{}",
+    "an item from {}",
+    "room in {}",
+    "all items of {} to be done",
+    "the fibers of {}",
+    "{} to become readable",
+    "{} to become writable",
+    "{}",
+)
+assert len(_WORDS) == N_REASONS
+
+
+def describe(reason: int, target: object) -> str:
+    """The wait in words: "an item from <Queue ...>"."""
+    return _WORDS[reason].format("something" if target is None else repr(target))

@@ -1,0 +1,10 @@
+from typing import NamedTuple
+
+class Transition(NamedTuple):
+    source: str
+    to: str
+    name: str
+    cause: str
+
+STATES: tuple[str, ...]
+TRANSITIONS: tuple[Transition, ...]

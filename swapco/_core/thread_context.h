@@ -1,0 +1,33 @@
+/* The context (contextvars) of the calling kernel thread, assigned rather than entered.
+ *
+ * A parked fiber must not hold its context entered: PyContext_Enter refuses a context that is entered
+ * already, so a callback or a second fiber with the same context would fail. So a fiber's context is
+ * assigned to the thread state when the fiber first runs; each switch then keeps it with the stack.
+ * The two fields are part of the public struct in CPython 3.11 to 3.13. */
+#ifndef SWAPCO_THREAD_CONTEXT_H
+#define SWAPCO_THREAD_CONTEXT_H
+
+#include <Python.h>
+
+#if PY_VERSION_HEX < 0x030B0000 || PY_VERSION_HEX >= 0x030E0000
+#error "swapco supports CPython 3.11, 3.12 and 3.13"
+#endif
+
+static inline void thread_context_assign(PyObject *context)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    PyObject *previous = thread->context;
+    if (previous == context)
+        return;
+    Py_XINCREF(context);
+    thread->context = context;
+    thread->context_ver++;
+    Py_XDECREF(previous);
+}
+
+static inline PyObject *thread_context_borrow(void)
+{
+    return PyThreadState_Get()->context;
+}
+
+#endif

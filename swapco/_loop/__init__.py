@@ -1,0 +1,1 @@
+"""The adapter: one asyncio event loop, a subclass of uvloop's, that runs fibers."""
