@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from benchmarks import harness, report, rows
@@ -63,7 +64,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"short measurements, {QUICK_ROUNDS} rounds")
     parser.add_argument("--rounds", type=positive, metavar="N", help=f"rounds (default: {ROUNDS})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
-    parser.add_argument("--strict", action="store_true", help="status 1 if a bar is missed or a peer is missing")
+    parser.add_argument(
+        "--strict", action="store_true", help="status 1 if a bar is missed or a peer is missing"
+    )
     return parser.parse_args(arguments)
 
 
@@ -92,7 +95,7 @@ def print_report(
     measured: dict[rows.Variant, harness.Samples],
     environment: dict[str, object],
 ) -> None:
-    print("  ".join(f"{name} {value}" for name, value in environment.items()), end="\n\n")
+    print(textwrap.fill(", ".join(f"{name} {value}" for name, value in environment.items()), 100), end="\n\n")
     print(report.rows_table(results))
     if servers := report.servers_table(measured):
         print(f"\n{servers}")

@@ -1,8 +1,8 @@
 """One measurement, in a process of its own: prints one line of JSON on standard output.
 
-    python -c "from benchmarks.child import main; main()" KIND WORK VARIANT [--cpu N] [--quick]
+    python -c "from benchmarks.child import main; main()" KIND PATH [--cpu N] [--quick]
 
-KIND says how the function ``benchmarks.work.WORK.VARIANT`` is called and what comes back:
+KIND says how the function ``benchmarks.work.PATH`` is called and what comes back:
 
 - ``laps``: called with `Laps`; ``{"value": ns per operation, "wall_ns": the same in wall time}``;
 - ``memory``: called with a number of flows; ``{"value": bytes per flow}``;
@@ -22,6 +22,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 
 from benchmarks.clocks import Laps
 
@@ -40,7 +41,8 @@ def main() -> None:
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
     try:
-        variant = getattr(importlib.import_module(f"benchmarks.work.{options.work}"), options.variant)
+        file, _, function = options.path.rpartition(".")
+        variant = getattr(importlib.import_module(f"benchmarks.work.{file}"), function)
         if options.kind == "laps":
             laps = Laps(QUICK_LAPS, QUICK_SCALE) if options.quick else Laps(LAPS)
             variant(laps)
@@ -56,8 +58,7 @@ def main() -> None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.child")
     parser.add_argument("kind", choices=("laps", "memory", "serve"))
-    parser.add_argument("work")
-    parser.add_argument("variant")
+    parser.add_argument("path")
     parser.add_argument("--cpu", type=int)
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args(arguments)
@@ -71,7 +72,7 @@ def die_with_parent() -> None:
         sys.exit("the harness has ended")
 
 
-def say(answer: dict[str, float] | dict[str, str]) -> None:
+def say(answer: Mapping[str, float | str]) -> None:
     print(json.dumps(answer), flush=True)
 
 

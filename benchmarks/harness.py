@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import IO, Any
 
-from benchmarks.loadgen import LoadgenError, LoadGenerator
+from benchmarks.loadgen import LoadGenerator, LoadgenError
 from benchmarks.rows import Variant
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +63,11 @@ def cpus() -> tuple[int, int]:
 
 
 def measure_rounds(
-    chosen: list[Variant], rounds: int, quick: bool, progress: Callable[[str], None], into: dict[Variant, Samples]
+    chosen: list[Variant],
+    rounds: int,
+    quick: bool,
+    progress: Callable[[str], None],
+    into: dict[Variant, Samples],
 ) -> None:
     """Measure `chosen` one after the other, `rounds` times over, adding to `into`.
 
@@ -138,25 +143,26 @@ class Child:
             line += part
         answer: dict[str, Any] = json.loads(line)
         if "missing" in answer:
-            raise Missing(answer["missing"])
+            raise Missing(without_paths(answer["missing"]))
         return answer
 
     def complaints(self) -> str:
         """The end of what the child wrote on standard error, on lines of its own; empty if nothing."""
         # pread: parent and child share one file offset, and the child may still write.
         written = os.pread(self._stderr.fileno(), 1 << 20, 0).decode(errors="replace")
-        return "".join(f"\n    {line}" for line in written.strip().splitlines()[-STDERR_LINES:])
+        lines = without_paths(written).strip().splitlines()
+        return "".join(f"\n    {line}" for line in lines[-STDERR_LINES:])
 
 
 @contextmanager
 def child(variant: Variant, cpu: int, quick: bool) -> Iterator[Child]:
     """Start the measurement of `variant`, and kill it at the end of the block if it still runs."""
-    command = [sys.executable, "-c", BOOTSTRAP, variant.kind, variant.work, variant.function, "--cpu", str(cpu)]
+    command = [sys.executable, "-c", BOOTSTRAP, variant.kind, variant.path, "--cpu", str(cpu)]
     if quick:
         command.append("--quick")
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+            command, cwd=ROOT, env=environment(), stdin=DEVNULL, stdout=PIPE, stderr=stderr
         )
         try:
             yield Child(process, stderr)
@@ -172,3 +178,10 @@ def environment() -> dict[str, str]:
     debugging = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONTRACEMALLOC", "PYTHONPROFILEIMPORTTIME")
     kept = {name: value for name, value in os.environ.items() if name not in debugging}
     return {**kept, "PYTHONHASHSEED": "0"}
+
+
+def without_paths(text: str) -> str:
+    """`text` without where things are installed here: results are published."""
+    for directory in (str(ROOT), sys.prefix, sys.base_prefix, str(Path.home())):
+        text = text.replace(directory.rstrip("/") + "/", "")
+    return text

@@ -37,9 +37,7 @@ class LoadGenerator:
     def __init__(self, cpu: int, spin: bool, quick: bool) -> None:
         self._cpu = cpu
         self._spin = spin
-        self._warmup_s, self._window_s = (
-            (QUICK_WARMUP_S, QUICK_WINDOW_S) if quick else (WARMUP_S, WINDOW_S)
-        )
+        self._warmup_s, self._window_s = (QUICK_WARMUP_S, QUICK_WINDOW_S) if quick else (WARMUP_S, WINDOW_S)
         self._directory = tempfile.TemporaryDirectory(prefix="swapco-bench-")
         self._program = os.path.join(self._directory.name, "loadgen")
 

@@ -66,7 +66,7 @@ def result(row: Row, ours: Samples, peer: Samples) -> Result:
 def reason_of(variant: Variant, samples: Samples) -> str | None:
     """Why a variant has no complete series of measurements, or None."""
     if samples.missing:
-        return f"{variant}: {samples.missing}"
+        return f"not measured: {samples.missing}"
     return f"{variant}: {samples.error}" if samples.error else None
 
 
@@ -160,7 +160,10 @@ def notes(measured: dict[Variant, Samples], results: Sequence[Result]) -> list[s
         if variant.load and variant.load.connections > 1:
             busy = median(samples.values("server_busy"))
             if busy < SATURATED:
-                found.append(f"{variant}: the server was busy for only {busy:.0%} of the window: not saturated")
+                found.append(
+                    f"{variant}: the server was busy for only {busy:.0%} of the window: the generator "
+                    "limits it, or it was not alone on its CPU"
+                )
     return found
 
 

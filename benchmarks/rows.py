@@ -21,80 +21,99 @@ class Load:
 
 @dataclass(frozen=True)
 class Variant:
-    """A function ``benchmarks.work.<work>.<function>`` and how it is measured (`child` has the kinds)."""
+    """The function ``benchmarks.work.<path>`` and how it is measured (`child` has the kinds)."""
 
     kind: str
-    work: str
-    function: str
+    path: str
     load: Load | None = None
 
     def __str__(self) -> str:
         load = self.load
         if load is None:
-            return f"{self.work}.{self.function}"
+            return self.path
         pipelined = f" x {load.batch}" if load.batch > 1 else ""
-        return f"{self.work}.{self.function} ({load.connections} conn.{pipelined})"
+        return f"{self.path} ({load.connections} conn.{pipelined})"
 
 
 @dataclass(frozen=True)
 class Row:
+    """`ours` / `peer` must not exceed `bar` (None: only reported)."""
+
     name: str
     work: str
     peer_name: str
-    unit: str
     ours: Variant
     peer: Variant
     bar: float | None
 
-
-def _laps(name: str, work: str, peer_name: str, file: str, ours: str, peer: str, bar: float) -> Row:
-    return Row(name, work, peer_name, "ns", Variant("laps", file, ours), Variant("laps", file, peer), bar)
-
-
-def _served(
-    name: str, work: str, peer_name: str, file: str, ours: str, peer: str, load: Load, bar: float | None
-) -> Row:
-    return Row(
-        name, work, peer_name, "ns", Variant("serve", file, ours, load), Variant("serve", file, peer, load), bar
-    )
+    @property
+    def unit(self) -> str:
+        """Of both values: ``ns`` of CPU time per operation or request, or ``B``, bytes per flow."""
+        return "B" if self.ours.kind == "memory" else "ns"
 
 
-ONE = Load(connections=1)
-HUNDRED = Load(connections=100)
-PIPELINED = Load(connections=50, message_bytes=32, batch=16)
+def _laps(path: str) -> Variant:
+    return Variant("laps", path)
+
+
+def _memory(path: str) -> Variant:
+    return Variant("memory", path)
+
+
+def _one(path: str) -> Variant:
+    return Variant("serve", path, Load(connections=1))
+
+
+def _hundred(path: str) -> Variant:
+    return Variant("serve", path, Load(connections=100))
+
+
+def _pipelined(path: str) -> Variant:
+    return Variant("serve", path, Load(connections=50, message_bytes=32, batch=16))
+
+
+SLEEP = "sleep(0) among 10 flows"
+QUEUES = "round trip, two queues of 1"
+SOCKETS = "echo 1 KiB, 100 conn., sockets"
+STREAMS = "echo 1 KiB, 100 conn., streams"
+SPAWN = "spawn and join"
+
+_sleep = _laps("sleep_zero.on_swapco")
+_queues = _laps("queue_round_trip.on_swapco")
+_sockets = _hundred("echo.swapco_sockets")
 
 # Rows that share a variant stand together: it is measured once a round, next to both peers.
 ROWS = (
-    _laps("sleep-uvloop", "sleep(0) among 10 flows", "uvloop", "sleep_zero", "on_swapco", "on_uvloop", 0.55),
-    _laps("sleep-gevent", "sleep(0) among 10 flows", "gevent", "sleep_zero", "on_swapco", "on_gevent", 0.30),
-    _laps("queue-uvloop", "round trip, two queues of 1", "uvloop", "queue_round_trip", "on_swapco", "on_uvloop", 0.25),
-    _laps("queue-gevent", "round trip, two queues of 1", "gevent", "queue_round_trip", "on_swapco", "on_gevent", 0.25),
-    _laps("switch", "switch_to between two flows", "greenlet", "switch_pair", "on_swapco", "on_greenlet", 1.25),
-    _laps("depth", "switch_to, run at depth 40", "run at depth 0", "frame_depth", "at_depth_40", "at_depth_0", 1.1),
-    _laps("spawn", "spawn and join", "uvloop", "spawn_join", "on_swapco", "on_uvloop", 0.6),
+    Row("sleep-uvloop", SLEEP, "uvloop", _sleep, _laps("sleep_zero.on_uvloop"), 0.55),
+    Row("sleep-gevent", SLEEP, "gevent", _sleep, _laps("sleep_zero.on_gevent"), 0.30),
+    Row("queue-uvloop", QUEUES, "uvloop", _queues, _laps("queue_round_trip.on_uvloop"), 0.25),
+    Row("queue-gevent", QUEUES, "gevent", _queues, _laps("queue_round_trip.on_gevent"), 0.25),
     Row(
-        "memory", "memory of a parked flow", "gevent", "B",
-        Variant("memory", "parked_memory", "on_swapco"), Variant("memory", "parked_memory", "on_gevent"), 0.85,
+        "switch", "switch_to between two flows", "greenlet",
+        _laps("switch_pair.on_swapco"), _laps("switch_pair.on_greenlet"), 1.25,
     ),
-    _served(
-        "echo-gevent", "echo 1 KiB, 100 conn., sockets", "gevent sockets",
-        "echo", "swapco_sockets", "gevent_sockets", HUNDRED, 0.5,
+    Row(
+        "depth", "switch_to, run at depth 40", "run at depth 0",
+        _laps("frame_depth.at_depth_40"), _laps("frame_depth.at_depth_0"), 1.10,
     ),
-    _served(
-        "echo-protocol", "echo 1 KiB, 100 conn., sockets", "uvloop Protocol",
-        "echo", "swapco_sockets", "uvloop_protocol", HUNDRED, 1.1,
+    Row("spawn", SPAWN, "uvloop", _laps("spawn_join.on_swapco"), _laps("spawn_join.on_uvloop"), 0.60),
+    Row(
+        "memory", "memory of a parked flow", "gevent",
+        _memory("parked_memory.on_swapco"), _memory("parked_memory.on_gevent"), 0.85,
     ),
-    _served(
-        "echo-streams", "echo 1 KiB, 100 conn., streams", "uvloop streams",
-        "echo", "swapco_streams", "uvloop_streams", HUNDRED, 0.75,
+    Row("echo-gevent", SOCKETS, "gevent sockets", _sockets, _hundred("echo.gevent_sockets"), 0.50),
+    Row("echo-protocol", SOCKETS, "uvloop Protocol", _sockets, _hundred("echo.uvloop_protocol"), 1.10),
+    Row(
+        "echo-streams", STREAMS, "uvloop streams",
+        _hundred("echo.swapco_streams"), _hundred("echo.uvloop_streams"), 0.75,
     ),
-    _served(
+    Row(
         "echo-single", "echo 1 KiB, 1 conn., sockets", "uvloop Protocol",
-        "echo", "swapco_sockets", "uvloop_protocol", ONE, 1.3,
+        _one("echo.swapco_sockets"), _one("echo.uvloop_protocol"), 1.30,
     ),
-    _served(
+    Row(
         "pipelined", "16 lines a batch, 50 conn., streams", "uvloop streams",
-        "pipelined", "swapco_streams", "uvloop_streams", PIPELINED, None,
+        _pipelined("pipelined.swapco_streams"), _pipelined("pipelined.uvloop_streams"), None,
     ),
 )  # fmt: skip
 
@@ -103,7 +122,8 @@ def select(patterns: list[str]) -> list[Row]:
     """The rows whose name matches one of `patterns` (names or globs; none: all); unknown: ValueError."""
     for pattern in patterns:
         if not any(fnmatchcase(row.name, pattern) for row in ROWS):
-            raise ValueError(f"no row is called {pattern!r}; there are: {', '.join(row.name for row in ROWS)}")
+            names = ", ".join(row.name for row in ROWS)
+            raise ValueError(f"no row is called {pattern!r}; there are: {names}")
     return [row for row in ROWS if not patterns or any(fnmatchcase(row.name, p) for p in patterns)]
 
 

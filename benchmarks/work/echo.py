@@ -2,7 +2,7 @@
 
 Every server does the same: read at most 4 KiB, send back what was read, until the peer closes; a flow
 of its own for each connection (uvloop's Protocol has none: it is the floor that callbacks can reach).
-TCP_NODELAY everywhere, because asyncio's transports set it. Each function serves for ever and is killed by the harness.
+TCP_NODELAY everywhere, because asyncio's transports set it. Each function serves until it is killed.
 
 Unit: CPU time of the server process (user and system, all threads) per request, in ns. Not requests per
 second: with the load generator on another CPU that mostly measures who waits for whom; CPU per request

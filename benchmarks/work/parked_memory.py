@@ -44,7 +44,8 @@ def on_swapco(flows: int) -> float:
             fiber.join()
         return grown / flows
 
-    return run(main)
+    grown_each: float = run(main)
+    return grown_each
 
 
 def on_gevent(flows: int) -> float:

@@ -6,6 +6,7 @@ Read in this order:
     glob            the patterns of KEYS
     store           keys, values, expiry; who waits for an element of which list
     pubsub          who listens to which channel
+    instance        what one server holds: its data, its clients, its limits
     commands        the command table; `execute(client, request)`
     server_fibers   a connection as a fiber: straight-line code
     server_uvloop   the same with async and await, to compare with

@@ -1,9 +1,9 @@
-"""The commands, and what a client is to them. `execute(client, request)` is all that a connection needs.
+"""The commands. `execute(client, request)` is all that a connection needs to know of them.
 
-A command is a function with the decorator `@command`: its name is the function's (less a trailing underscore),
-and its parameters are the arguments of the request, so that the signature is the arity. It returns the encoded
-reply, or a `Waiter` when the client has to wait for it: then the connection waits, in its own way. It raises
-`CommandError` for an error reply.
+A command is a function with the decorator `@command`: its name is the function's (less a trailing
+underscore), and its parameters are the arguments of the request, so that the signature is the arity. It
+returns the encoded reply, or a `Waiter` when the client has to wait for it: then the connection waits, in its
+own way. It raises `CommandError` for an error reply.
 
 Replies follow Redis 7, errors included where clients look at them.
 """
@@ -11,12 +11,14 @@ Replies follow Redis 7, errors included where clients look at them.
 import inspect
 import math
 import os
+import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kv.glob import compile_glob
+from kv.instance import MAX_CLIENTS, Client, Instance
 from kv.protocol import (
     INT64_MAX,
     NIL,
@@ -32,64 +34,10 @@ from kv.protocol import (
     simple,
     to_int64,
 )
-from kv.pubsub import Channels
 from kv.store import CommandError, Store, Waiter
 
 VERSION = "7.0.0"  # the Redis whose replies these are; some clients ask
-MAX_CLIENTS = 10_000
 NS_PER_MS = 1_000_000
-
-
-class Instance:
-    """What all clients of one server share."""
-
-    def __init__(self, server: str) -> None:
-        self.server = server  # "fibers" or "uvloop"
-        self.store = Store()
-        self.channels = Channels()
-        self.clients: dict[int, Client] = {}
-        self.started_s = time.monotonic()
-        self.commands = 0  # executed so far
-        self.connections = 0  # accepted so far
-
-    def connect(self, push: Callable[[bytes], None]) -> "Client":
-        """A new client; `push` sends it something that it did not ask for just now, without blocking."""
-        self.connections += 1
-        client = Client(self, self.connections, push)
-        self.clients[client.id] = client
-        return client
-
-    @property
-    def full(self) -> bool:
-        return len(self.clients) >= MAX_CLIENTS
-
-
-class Client(Hashable):
-    """The state of one connection, as far as commands know of it."""
-
-    def __init__(self, instance: Instance, id: int, push: Callable[[bytes], None]) -> None:
-        self.instance = instance
-        self.store = instance.store
-        self.id = id
-        self.push = push
-        self.name = b""
-        self.subscriptions: dict[bytes, None] = {}
-        self.closing = False
-        """Set by QUIT: send the reply, then close."""
-
-    def __hash__(self) -> int:
-        return self.id
-
-    def reset(self) -> None:
-        """Forgets all that commands have changed."""
-        for channel in self.subscriptions:
-            self.instance.channels.remove(channel, self)
-        self.subscriptions.clear()
-        self.name = b""
-
-    def disconnect(self) -> None:
-        self.reset()
-        self.instance.clients.pop(self.id, None)
 
 
 Handler = Callable[..., bytes | Waiter]
@@ -100,7 +48,7 @@ class Command:
     name: str
     run: Handler
     at_least: int  # words of the request, the name included
-    at_most: float
+    at_most: int
     while_subscribed: bool  # allowed to a client that listens to channels
 
 
@@ -112,10 +60,11 @@ def command(*, while_subscribed: bool = False) -> Callable[[Handler], Handler]:
 
     def register(handler: Handler) -> Handler:
         name = handler.__name__.rstrip("_")
-        words = list(inspect.signature(handler).parameters.values())  # `client` stands for the name
-        required = [word for word in words if word.kind is word.POSITIONAL_OR_KEYWORD and word.default is word.empty]
+        words = inspect.signature(handler).parameters.values()  # `client` stands for the name
         variadic = any(word.kind is word.VAR_POSITIONAL for word in words)
-        entry = Command(name, handler, len(required), math.inf if variadic else len(words), while_subscribed)
+        at_least = sum(word.kind is not word.VAR_POSITIONAL and word.default is word.empty for word in words)
+        at_most = sys.maxsize if variadic else len(words)
+        entry = Command(name, handler, at_least, at_most, while_subscribed)
         COMMANDS[name.encode()] = COMMANDS[name.upper().encode()] = entry
         return handler
 
@@ -127,8 +76,8 @@ def execute(client: Client, request: Request) -> bytes | Waiter:
     name = request[0]
     entry = COMMANDS.get(name) or COMMANDS.get(name.upper())
     if entry is None:
-        first_words = "".join(f"'{printable(word[:128])}' " for word in request[1:20])
-        return error(f"ERR unknown command '{printable(name[:128])}', with args beginning with: {first_words}")
+        words = "".join(f"'{printable(word[:128])}' " for word in request[1:20])
+        return error(f"ERR unknown command '{printable(name[:128])}', with args beginning with: {words}")
     if not entry.at_least <= len(request) <= entry.at_most:
         return _wrong_arity(entry.name)
     if client.subscriptions and not entry.while_subscribed:
@@ -235,16 +184,18 @@ def _set_name(client: Client, name: bytes) -> None:
 @command()
 def client(client: Client, subcommand: bytes, *words: bytes) -> bytes:
     match subcommand.upper(), *words:
-        case b"ID",:
+        case (b"ID",):
             return integer(client.id)
-        case b"GETNAME",:
+        case (b"GETNAME",):
             return bulk(client.name or None)
         case b"SETNAME", name:
             _set_name(client, name)
             return OK
-        case b"SETINFO", (b"LIB-NAME" | b"LIB-VER" | b"lib-name" | b"lib-ver"), _:
+        case b"SETINFO", option, _:
+            if option.upper() not in (b"LIB-NAME", b"LIB-VER"):
+                raise CommandError(f"ERR Unrecognized option '{printable(option[:128])}'")
             return OK
-        case (b"ID" | b"GETNAME" | b"SETNAME" | b"SETINFO"), *_:
+        case ((b"ID" | b"GETNAME" | b"SETNAME" | b"SETINFO"), *_):
             return _wrong_arity(f"client|{subcommand.decode().lower()}")
     return _subcommand("CLIENT", subcommand)
 
@@ -345,10 +296,8 @@ def decrby(client: Client, key: bytes, amount: bytes) -> bytes:
 
 
 @command()
-def del_(client: Client, *keys: bytes) -> bytes:
-    if not keys:
-        return _wrong_arity("del")
-    return integer(sum(map(client.store.delete, keys)))
+def del_(client: Client, key: bytes, *keys: bytes) -> bytes:
+    return integer(sum(map(client.store.delete, (key, *keys))))
 
 
 @command()
@@ -374,15 +323,19 @@ def dbsize(client: Client) -> bytes:
 
 @command()
 def flushall(client: Client, mode: bytes | None = None) -> bytes:
-    if mode is not None and mode.upper() not in (b"SYNC", b"ASYNC"):
-        raise CommandError("ERR syntax error")
-    client.store.clear()
-    return OK
+    return _flush(client.store, mode)
 
 
 @command()
 def flushdb(client: Client, mode: bytes | None = None) -> bytes:
-    return flushall(client, mode)
+    return _flush(client.store, mode)
+
+
+def _flush(store: Store, mode: bytes | None) -> bytes:
+    if mode is not None and mode.upper() not in (b"SYNC", b"ASYNC"):
+        raise CommandError("ERR syntax error")
+    store.clear()
+    return OK
 
 
 @command()
@@ -534,7 +487,7 @@ def config(client: Client, subcommand: bytes, *words: bytes) -> bytes:
             matches = [compile_glob(pattern.lower()).fullmatch for pattern in words]
             pairs = [pair for pair in _settings(client.instance).items() if any(m(pair[0]) for m in matches)]
             return array(bulk(word) for pair in pairs for word in pair)
-        case b"GET",:
+        case (b"GET",):
             return _wrong_arity("config|get")
         case b"SET", _, _, *_:
             raise CommandError("ERR CONFIG SET failed: the settings of this server are fixed")

@@ -1,12 +1,11 @@
 """Publish and subscribe: who listens to which channel."""
 
-from collections.abc import Hashable
 from typing import Protocol
 
 from kv.protocol import array, bulk
 
 
-class Subscriber(Hashable, Protocol):
+class Subscriber(Protocol):
     """Whoever can be told. `push` must not block: the publisher does not wait for a slow reader."""
 
     def push(self, message: bytes, /) -> None: ...

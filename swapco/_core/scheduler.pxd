@@ -17,6 +17,13 @@ cdef struct WaitQueue:
     Py_ssize_t count
 
 
+# What `forward_cancel` did with a cancellation.
+cdef enum Forwarded:
+    NOT_FORWARDED
+    FORWARDED
+    STAYS_PENDING
+
+
 cdef class WaitTimer(Timer):
     cdef FiberCore fiber
     cdef wait_word record
@@ -58,6 +65,8 @@ cdef class FiberCore(Postable):
     cdef PyObject *waits_for
     cdef WaitTimer timer
     cdef object cancel_message
+    # raised instead of CancelledError when the pending cancellation is delivered
+    cdef object thrown
     cdef object result_value
     cdef object exception_value
     cdef WaitQueue joiners
@@ -65,10 +74,12 @@ cdef class FiberCore(Postable):
     cdef PyObject *live_next
 
     cdef object invoke(self)
+    cdef bint accepts(self, object fn) except -1
+    cdef int discard(self) except -1
     cdef int suspending(self) except -1
     cdef int continuing(self) except -1
     cdef int on_finished(self) except -1
-    cdef bint forward_cancel(self) except -1
+    cdef int forward_cancel(self) except -1
     cdef int request_cancel(self, object message) except -1
     cdef int join_until(self, long long deadline_ns) except -1
     cdef object outcome(self)
@@ -87,7 +98,7 @@ cdef class Scheduler:
     cdef object entry
     # who runs now; None in the hub
     cdef FiberCore current
-    cdef readonly FiberCore main
+    cdef public FiberCore main
     # popped for the hub, which must start it on a fresh stack
     cdef PyObject *for_hub
     # fibers to run before the policy's, last in first out
@@ -113,6 +124,9 @@ cdef class Scheduler:
     cdef readonly unsigned long long drains
     cdef readonly unsigned long long stacks_created
 
+    # this process is the forked child of the one that the fibers live in
+    cdef bint abandoned
+
     # what primitives use
     cdef object park(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
                      long long deadline_ns)
@@ -121,6 +135,8 @@ cdef class Scheduler:
     cdef bint wake(self, FiberCore f, object value) except -1
     cdef bint wake_first(self, WaitQueue *queue, object value) except -1
     cdef int wake_all(self, WaitQueue *queue, object value) except -1
+    cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1
+    cdef int throw_into(self, FiberCore f, object error) except -1
     cdef int raise_cancel(self, FiberCore me) except -1
     cdef int yield_now(self, FiberCore me) except -1
     cdef int spawn_fiber(self, FiberCore f) except -1

@@ -39,9 +39,12 @@ from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
+import os
+import sys
+
 from .clock cimport NEVER_NS, Clock, Timer, TimerHeap, deadline_after
 from .policy cimport Fifo, Policy, Runnable
-from .reasons cimport BLOCK, JOIN, NOTHING, SWITCH_TO, is_external
+from .reasons cimport AWAIT, BLOCK, JOIN, NOTHING, SWITCH_TO, is_external
 from .slot cimport Postable, Slot
 from .states cimport *
 from .switch cimport Backend, GreenletBackend, Stack, thread_context_assign
@@ -135,7 +138,7 @@ cdef class FiberCore(Postable):
     def __init__(self, Scheduler scheduler not None, fn, tuple args=(), *, name=None, context=None,
                  priority=0, deadline=None):
         global _names
-        if not callable(fn):
+        if not self.accepts(fn):
             raise TypeError(f"a fiber needs something to call, not {fn!r}; write spawn(f, x), not spawn(f(x))")
         self.scheduler = scheduler
         self.fn = fn
@@ -154,6 +157,13 @@ cdef class FiberCore(Postable):
             return self.fn()
         return self.fn(*self.args)
 
+    cdef bint accepts(self, object fn) except -1:
+        return callable(fn)
+
+    cdef int discard(self) except -1:
+        """The fiber was cancelled before it ran: close what it will not run."""
+        return 0
+
     cdef int suspending(self) except -1:
         return 0
 
@@ -163,9 +173,9 @@ cdef class FiberCore(Postable):
     cdef int on_finished(self) except -1:
         return 0
 
-    cdef bint forward_cancel(self) except -1:
-        """Hand the cancellation to whatever the fiber awaits: True if that took it."""
-        return False
+    cdef int forward_cancel(self) except -1:
+        """Hand the cancellation to whatever the fiber awaits."""
+        return NOT_FORWARDED
 
     # -- identity and state
 
@@ -534,11 +544,30 @@ cdef class Scheduler:
     cdef int raise_cancel(self, FiberCore me) except -1:
         """Deliver the pending cancellation to the running fiber."""
         cdef object message = me.cancel_message
+        cdef object thrown = me.thrown
         me.cancel_pending = False
         me.cancel_message = None
+        if thrown is not None:
+            me.thrown = None
+            raise thrown
         if message is None:
             raise CancelledError()
         raise CancelledError(message)
+
+    cdef int throw_into(self, FiberCore f, object error) except -1:
+        """Have ``error`` raised where the fiber waits, or would wait next; by the owner."""
+        f.thrown = error
+        f.cancel_pending = True
+        return self.deliver_cancel(f)
+
+    cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1:
+        """Wait for something that takes cancellations itself (asyncio's futures): only ``wake`` ends it,
+        unless ``forward_cancel`` declines."""
+        _open_wait(self, me, WAIT_OPEN_PRIMITIVE, AWAIT, waits_for, NEVER_NS)
+        self.external_waits += 1
+        self.suspend(me)
+        self.external_waits -= 1
+        return _close_wait(self, me)
 
     cdef int yield_now(self, FiberCore me) except -1:
         """Let every ready fiber and every ready loop callback go first: ``sleep(0)``."""
@@ -625,11 +654,15 @@ cdef class Scheduler:
 
     cdef int deliver_cancel(self, FiberCore f) except -1:
         """A cancellation was requested: end the wait, if it is still open."""
+        cdef int forwarded
         if f._state != BLOCKED or not wait_is_open(&f.wait):
             return 0
-        if f.hooked and f.forward_cancel():
-            f.cancel_pending = False
-            return 0
+        if f.hooked:
+            forwarded = f.forward_cancel()
+            if forwarded == FORWARDED:
+                f.cancel_pending = False
+            if forwarded != NOT_FORWARDED:
+                return 0
         if wait_claim_open(&f.wait, WAIT_OPEN_BARE, WAIT_WON_CANCEL) or wait_claim_open(
             &f.wait, WAIT_OPEN_PRIMITIVE, WAIT_WON_CANCEL
         ):
@@ -735,6 +768,8 @@ cdef class Scheduler:
             stack.fiber = None
             if stack.killed:
                 return 0
+            if self.abandoned:
+                _end_of_forked_child()
             following = self.take()
             if following != NULL and (<FiberCore>following).stack is None:
                 stack.fiber = <FiberCore>following
@@ -768,6 +803,7 @@ cdef class Scheduler:
             self.instruments.emit("after_switch", f)
         try:
             if f.cancel_pending:
+                f.discard()
                 self.raise_cancel(f)
             f.result_value = f.invoke()
         except BaseException as error:
@@ -1055,6 +1091,29 @@ cdef FiberCore running_fiber(str caller):
 
 cdef object fiber_value(FiberCore f, object value):
     return value
+
+
+# --------------------------------------------------------------------------------------------- fork
+
+def _after_fork_in_child() -> None:
+    """The fibers and the loop stay with the parent: the child starts clean."""
+    global swapco_running_scheduler
+    if swapco_running_scheduler != NULL:
+        (<Scheduler>swapco_running_scheduler).abandoned = True
+        swapco_running_scheduler = NULL
+
+
+def _end_of_forked_child():
+    """A fiber's function returned in a forked child: there is no loop to go back to."""
+    print(
+        "swapco: a fiber returned in a forked child, which has no event loop: end the child with os._exit(), "
+        "or call swapco.run() in it",
+        file=sys.stderr, flush=True,
+    )
+    os._exit(70)  # EX_SOFTWARE
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # ----------------------------------------------------------------------------------------- the verbs

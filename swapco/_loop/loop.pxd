@@ -1,0 +1,23 @@
+"""The event loop's side of the scheduler: see loop.pyx."""
+
+from cpython.object cimport PyObject
+
+from .._core.scheduler cimport Scheduler
+from .poller cimport PollingHub
+
+
+cdef class LoopHub(PollingHub):
+    cdef readonly Scheduler scheduler
+    cdef object raw_call_soon
+    cdef object drain_callback
+    cdef object empty_context
+    cdef object uv_capsule
+    cdef unsigned int *uv_active_handles
+    cdef unsigned int *uv_active_requests
+    cdef bint suspects_deadlock
+    cdef public object interrupt_handler
+    cdef bint looks_dead(self, unsigned int margin) except -1
+    cdef int check_deadlock(self) except -1
+
+
+cdef Scheduler scheduler_of(object loop)

@@ -1,0 +1,292 @@
+"""``Loop``: an asyncio event loop, a subclass of uvloop's, that runs fibers.
+
+A drop-in for uvloop: until the first fiber is spawned nothing differs, because nothing of the scheduler exists.
+The first spawn makes the ``LoopHub``, which connects the two:
+
+- the scheduler drains its run queue from one loop callback (``request_drain``), or directly at the end of a
+  turn of the poller;
+- uvloop watches the poller's epoll descriptor;
+- ``loop.call_soon`` notes that a callback waits, so that ``sleep(0)`` lets it go first (law 5). Callbacks that
+  uvloop queues from C are not noted; they run when I/O is polled, a millisecond later at most.
+
+The loop runs on a stack of its own, with shallow frames: see ``call_on_fresh_stack``.
+
+Deadlock detection starts where a drain ends with nothing to run (``went_idle``): cheap conditions first, and
+only if they all hold the poller is asked for one more turn, in which libuv has nothing pending that we could
+have missed; deadlock.py then looks at the rest.
+"""
+
+import asyncio
+import contextvars
+import threading
+import warnings
+
+import uvloop
+import uvloop.loop as _uvloop_extension
+
+from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
+
+from .._core.clock cimport Clock, Timer, duration_ns
+from .._core.policy cimport Policy
+from .._core.scheduler cimport FiberCore, Scheduler
+from .._core.states cimport BLOCKED
+from .poller cimport Poller, PollingHub
+from .task cimport Fiber
+
+from .._core.errors import Deadlock
+from .._core.switch import call_on_fresh_stack
+from . import deadlock as _deadlock
+from .compat import get_running_loop
+
+cdef extern from *:
+    """
+    /* The head of uv_loop_t, unchanged in all of libuv 1.x: only counters are read through it. */
+    typedef struct {
+        void *data;
+        unsigned int active_handles;
+        void *handle_queue[2];
+        union { void *unused; unsigned int count; } active_reqs;
+    } swapco_uv_loop_head;
+    """
+    ctypedef union RequestCount:
+        unsigned int count
+    ctypedef struct uv_loop_head "swapco_uv_loop_head":
+        unsigned int active_handles
+        RequestCount active_reqs
+
+
+cdef class _NotingCallSoon:
+    """``loop.call_soon`` of a loop with fibers: the same, and notes that a callback waits."""
+
+    cdef LoopHub hub
+
+    def __call__(self, callback, *args, context=None):
+        self.hub.callbacks_waiting = True
+        return self.hub.raw_call_soon(self.hub.loop, callback, *args, context=context)
+
+
+cdef class _LoopTimer(Timer):
+    """A ``call_later`` on our heap: for loops with an injected clock."""
+
+    cdef object handle
+    cdef LoopHub hub
+
+    cdef int fire(self) except -1:
+        if not self.handle.cancelled():
+            self.hub.loop.call_soon(self.handle._callback, *self.handle._args, context=self.handle._context)
+        return 0
+
+
+cdef class LoopHub(PollingHub):
+    """Connects one loop with one scheduler."""
+
+    def __init__(self, loop, Policy policy, Clock clock):
+        cdef uv_loop_head *head
+        self.loop = loop
+        self.raw_call_soon = uvloop.Loop.call_soon
+        self.scheduler = Scheduler(self, policy=policy, clock=clock, fiber_type=Fiber)
+        self.drain_callback = self.scheduler.drain_from_loop
+        self.empty_context = contextvars.Context()
+        self.poller = Poller(self.scheduler, loop)
+        self.uv_capsule = _uvloop_extension.libuv_get_loop_t_ptr(loop)
+        head = <uv_loop_head *>PyCapsule_GetPointer(self.uv_capsule, NULL)
+        self.uv_active_handles = &head.active_handles
+        self.uv_active_requests = &head.active_reqs.count
+        self.empty_context.run(loop.add_reader, self.poller.epoll_fd, self.turn)
+
+    def new_main(self, main, args, context):
+        """Spawn the main fiber: the one whose end ends ``run``, and that a Deadlock is thrown into."""
+        cdef FiberCore fiber = Fiber(self.scheduler, main, args, name="main", context=context)
+        self.scheduler.main = fiber
+        self.scheduler.spawn_fiber(fiber)
+        return fiber
+
+    def turn(self) -> None:
+        """One turn of the poller: uvloop calls it when the epoll set has something."""
+        cdef bint suspicion = self.suspects_deadlock
+        self.suspects_deadlock = False
+        self.poller.collect()
+        if suspicion and not self.scheduler.runnable() and self.looks_dead(0):
+            self.check_deadlock()
+        self.scheduler.drain()
+
+    cdef int request_drain(self) except -1:
+        self.callbacks_waiting = False
+        self.raw_call_soon(self.loop, self.drain_callback, context=self.empty_context)
+        return 0
+
+    cdef int arm_timer(self, long long deadline_ns) except -1:
+        return self.poller.arm(deadline_ns)
+
+    cdef int notify(self) except -1:
+        return self.poller.wake()
+
+    cdef int call_soon(self, object callback, object argument, object context) except -1:
+        self.callbacks_waiting = True
+        self.raw_call_soon(self.loop, callback, argument, context=context)
+        return 0
+
+    # -- deadlock
+
+    cdef int went_idle(self) except -1:
+        # the idle handle that runs callbacks may be active here: one more than in the poll phase
+        if self.looks_dead(2):
+            self.suspects_deadlock = True
+            self.poller.wake()
+        return 0
+
+    cdef bint looks_dead(self, unsigned int margin) except -1:
+        """The cheap conditions; ``margin`` is how many more handles an idle loop may have active now."""
+        cdef Scheduler s = self.scheduler
+        if s.main is None or s.main._state != BLOCKED or s.external_waits:
+            return False
+        if len(s.timers) > s.timers.housekeeping or self.callbacks_waiting or self.uv_active_requests[0]:
+            return False
+        # an idle loop has its wake-up handle, our epoll descriptor and, in the main thread, the signal pipe
+        return self.uv_active_handles[0] <= margin + (
+            3 if threading.current_thread() is threading.main_thread() else 2
+        )
+
+    cdef int check_deadlock(self) except -1:
+        cdef Scheduler s = self.scheduler
+        cdef FiberCore f
+        if _deadlock.outside_sources(self.loop, (self.interrupt_handler,)):
+            return 0
+        error = Deadlock(_deadlock.describe(s.fibers()))
+        for f in s.fibers():
+            if f is not s.main:
+                f.cancel("deadlock")
+        s.throw_into(s.main, error)
+        return 0
+
+
+class Loop(uvloop.Loop):
+    """An asyncio event loop (uvloop's) in which fibers run.
+
+    ``policy`` decides which runnable fiber runs next (Fifo unless given); ``clock`` is what timers and timeouts
+    are measured with (for tests).
+    """
+
+    def __init__(self, *, policy=None, clock=None):
+        if policy is not None and not isinstance(policy, Policy):
+            raise TypeError(f"a policy derives from swapco.lowlevel.Policy; {policy!r} does not")
+        if clock is not None and not isinstance(clock, Clock):
+            raise TypeError(f"a clock derives from swapco.lowlevel.Clock; {clock!r} does not")
+        super().__init__()
+        self._hub = None
+        self._policy = policy
+        self._clock = clock
+        if clock is not None:
+            _make_hub(self)
+
+    def run_forever(self):
+        """Run until ``stop()`` is called."""
+        return call_on_fresh_stack(self._run_in_hub)
+
+    def _run_in_hub(self):
+        cdef LoopHub hub = self._hub
+        if hub is not None:
+            hub.scheduler.bind()
+        try:
+            uvloop.Loop.run_forever(self)
+        finally:
+            hub = self._hub
+            if hub is not None:
+                hub.scheduler.unbind()
+
+    def close(self):
+        """Close the loop; live fibers are cancelled first, and get a second to end."""
+        cdef LoopHub hub = self._hub
+        if hub is not None and not self.is_closed() and not self.is_running():
+            if hub.scheduler.live_count:
+                self._end_fibers()
+            self.remove_reader(hub.poller.epoll_fd)
+            self._hub = None
+            # the bound methods made cycles
+            for name in ("call_soon", "time", "call_later", "call_at"):
+                self.__dict__.pop(name, None)
+            uvloop.Loop.close(self)
+            hub.poller.close_descriptors()
+            return
+        uvloop.Loop.close(self)
+
+    def _end_fibers(self):
+        cdef LoopHub hub = self._hub
+        cdef Scheduler s = hub.scheduler
+        s.main = None
+        for fiber in s.fibers():
+            fiber.cancel("the event loop is closing")
+
+        def stop_when_done():
+            if s.live_count and self.time() < give_up:
+                again = uvloop.Loop.call_later(self, 0.001, stop_when_done)
+            else:
+                self.stop()
+
+        give_up = self.time() + 1.0
+        self.call_soon(stop_when_done)
+        self.run_forever()
+        if s.live_count:
+            warnings.warn(
+                f"{s.live_count} fibers did not end when the event loop was closed: {s.fibers()[:5]!r}",
+                ResourceWarning, source=self,
+            )
+
+    # -- with an injected clock, the loop's timers follow it
+
+    def _call_at_on_heap(self, when, callback, *args, context=None):
+        cdef LoopHub hub = self._hub
+        cdef _LoopTimer timer = _LoopTimer()
+        timer.hub = hub
+        timer.handle = asyncio.TimerHandle(when, callback, args, self, context)
+        hub.scheduler.timers.arm(timer, duration_ns(when))
+        return timer.handle
+
+    def _call_later_on_heap(self, delay, callback, *args, context=None):
+        return self._call_at_on_heap(self.time() + max(0, delay), callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle):
+        """asyncio.TimerHandle calls this; a cancelled one does nothing when it fires."""
+
+
+cdef LoopHub _make_hub(loop):
+    cdef LoopHub hub = LoopHub(loop, loop._policy, loop._clock)
+    cdef _NotingCallSoon noting = _NotingCallSoon()
+    noting.hub = hub
+    loop._hub = hub
+    loop.call_soon = noting
+    loop.time = hub.scheduler.clock.time
+    if type(hub.scheduler.clock) is not Clock:
+        loop.call_at = loop._call_at_on_heap
+        loop.call_later = loop._call_later_on_heap
+    if get_running_loop() is loop:
+        hub.scheduler.bind()
+    return hub
+
+
+cdef Scheduler scheduler_of(object loop):
+    """The scheduler of a loop; made when first asked for."""
+    cdef LoopHub hub
+    if not isinstance(loop, Loop):
+        raise RuntimeError(
+            f"fibers need swapco's event loop, and {type(loop).__name__} runs here: use swapco.run(main), "
+            "or asyncio.run(main(), loop_factory=swapco.new_event_loop)"
+        )
+    hub = loop._hub
+    if hub is None:
+        if loop.is_closed():
+            raise RuntimeError("the event loop is closed")
+        hub = _make_hub(loop)
+    return hub.scheduler
+
+
+def hub_of(loop) -> LoopHub:
+    """The hub of a loop: for the runner and for tests."""
+    scheduler_of(loop)
+    return loop._hub
+
+
+def new_event_loop(*, policy=None, clock=None) -> Loop:
+    """A new event loop that runs fibers: swapco's ``uvloop.new_event_loop``."""
+    return Loop(policy=policy, clock=clock)

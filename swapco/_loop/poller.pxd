@@ -1,0 +1,79 @@
+"""The epoll set of a scheduler: see poller.pyx."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from .._core.hub cimport Hub
+from .._core.scheduler cimport FiberCore, Flushable, Scheduler
+
+
+cdef struct Entry:
+    PyObject *registration
+    uint32_t generation
+
+
+cdef class Registration:
+    cdef object __weakref__
+    cdef readonly Poller poller
+    cdef Scheduler scheduler
+    cdef readonly int fd
+    cdef uint32_t index
+    # what reports name instead of the registration itself (borrowed: it holds the registration)
+    cdef PyObject *owner
+    cdef bint closed
+    cdef bint readable
+    cdef bint writable
+    # a read that returns less than was asked for has emptied the receive queue
+    cdef bint short_read_empties
+    # RDHUP, HUP, ERR or PRI was seen: from then on only EAGAIN says "empty"
+    cdef bint exceptional
+    cdef PyObject *reader
+    cdef PyObject *writer
+    # flushed when the descriptor becomes writable
+    cdef Flushable output
+
+    cdef int on_event(self, uint32_t mask) except -1
+    cdef int begin_io(self, FiberCore me) except -1
+    cdef int wait_readable(self, FiberCore me, long long deadline_ns) except -1
+    cdef int wait_writable(self, FiberCore me, long long deadline_ns) except -1
+    cdef Py_ssize_t try_recv(self, char *buffer, Py_ssize_t size, int flags) except -2
+    cdef Py_ssize_t try_send(self, const char *buffer, Py_ssize_t size, int flags) except -2
+    cdef Py_ssize_t recv(self, FiberCore me, char *buffer, Py_ssize_t size, int flags, long long deadline_ns) except -1
+    cdef Py_ssize_t send(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags, long long deadline_ns) except -1
+    cdef int send_all(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags, long long deadline_ns) except -1
+    cdef int close(self) except -1
+
+
+cdef class Poller:
+    cdef object __weakref__
+    cdef readonly int epoll_fd
+    cdef int event_fd
+    cdef int timer_fd
+    cdef Scheduler scheduler
+    cdef object loop
+    cdef long long armed_ns
+    cdef Entry *table
+    cdef uint32_t capacity
+    cdef uint32_t first_free
+    cdef readonly Py_ssize_t registered
+    cdef dict by_fd
+    cdef char *scratch
+    cdef bint open
+    cdef readonly unsigned long long turns
+    cdef readonly unsigned long long events
+    cdef Registration register(self, int fd)
+    cdef Registration find(self, int fd)
+    cdef int unregister(self, Registration r) except -1
+    cdef int arm(self, long long deadline_ns) except -1
+    cdef int wake(self) except -1
+    cdef int collect(self) except -1
+    cdef int grow(self) except -1
+
+
+cdef class PollingHub(Hub):
+    cdef readonly object loop
+    cdef readonly Poller poller
+
+
+cdef Poller running_poller()
+cdef Poller poller_of(Scheduler scheduler)

@@ -1,0 +1,572 @@
+"""The poller: one edge-triggered epoll set for every descriptor that fibers wait for.
+
+Theory
+------
+A descriptor is registered once, for both directions, for as long as it is open; no system call is made per
+operation.  Reading and writing are tried first; only when the kernel says EAGAIN does the fiber park.  The
+set is nested in uvloop: uvloop watches our epoll descriptor as it would watch a socket, and when something in
+it is ready calls ``turn``, which collects *all* events, queues their fibers, and lets the scheduler run them.
+
+Edge-triggered means that the kernel reports a change once.  So each registration remembers what it last knew:
+``readable`` is set by an event and cleared when a read has certainly emptied the receive queue:
+
+- by EAGAIN, always;
+- by a read that returned less than was asked for, but only on a TCP socket, and only while none of RDHUP,
+  HUP, ERR and PRI was ever seen.  (Data and a FIN that arrive between two polls make one event: the short read
+  takes the data, and nothing would ever report the FIN.  Datagrams, passed descriptors and out-of-band data
+  are reasons of their own.)
+
+Invariants
+----------
+- An event carries an index and a generation, never a pointer: an event that was already collected for a
+  descriptor that is closed by now finds another generation and is dropped.
+- A registration leaves the set before its descriptor is closed, detached or finalised (a duplicate of the
+  descriptor would keep a dead entry alive in the kernel).
+- At most one fiber waits in each direction: a second one gets an error at once.
+- close wakes whoever waits, with EBADF.
+- A forked child closes its copy of the epoll descriptor first and never calls epoll_ctl on it: the set is
+  shared with the parent, and so would be the change.
+
+Timers use the same set: one timerfd, armed lazily.  It is set again only for an earlier deadline than the one
+it is armed for; a deadline that went away costs one spurious wake-up, not a system call per timeout.  Foreign
+threads wake the loop through an eventfd.
+
+Rejected: ``loop.add_reader`` per operation (two epoll_ctl calls each time: a quarter of the throughput); a
+switch from inside the event loop's poll phase straight to the fiber (no less CPU, twice the switches);
+io_uring (measured: no reliable gain, a loss at 64 KiB); uvloop's timers for the heap's head (whole
+milliseconds: rounded down they spin, rounded up they are late).
+"""
+
+import errno
+import os
+import weakref
+
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.errno cimport EAGAIN, EINTR, errno as c_errno
+from libc.string cimport memset
+
+from .._core.clock cimport NEVER_NS, Clock, deadline_after
+from .._core.hub cimport Hub
+from .._core.reasons cimport READ, WRITE
+from .._core.scheduler cimport FiberCore, Flushable, Scheduler, running_fiber, running_scheduler
+
+from .._core.errors import NotInFiber
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLPRI, EPOLLERR, EPOLLHUP, EPOLLET
+
+cdef extern from "sys/eventfd.h" nogil:
+    int eventfd(unsigned int initval, int flags)
+    int EFD_CLOEXEC, EFD_NONBLOCK
+
+cdef extern from "time.h" nogil:
+    ctypedef long time_t
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int CLOCK_MONOTONIC
+
+cdef extern from "sys/timerfd.h" nogil:
+    int timerfd_create(int clockid, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *new_value, itimerspec *old_value)
+    int TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME
+
+cdef extern from "sys/socket.h" nogil:
+    ctypedef unsigned int socklen_t
+    Py_ssize_t c_recv "recv"(int fd, void *buffer, size_t size, int flags)
+    Py_ssize_t c_send "send"(int fd, const void *buffer, size_t size, int flags)
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
+    int SOL_SOCKET, SO_DOMAIN, SO_TYPE, AF_INET, AF_INET6, SOCK_STREAM
+    int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_OOB, MSG_ERRQUEUE, MSG_WAITALL
+
+cdef extern from "unistd.h" nogil:
+    Py_ssize_t c_read "read"(int fd, void *buffer, size_t size)
+    Py_ssize_t c_write "write"(int fd, const void *buffer, size_t size)
+    int c_close "close"(int fd)
+
+cdef enum:
+    # keys of our own descriptors; registrations start behind them
+    KEY_EVENT = 0
+    KEY_TIMER = 1
+    FIRST_KEY = 2
+    EVENTS_PER_TURN = 512
+    IO_CALLS = 64
+    NO_FREE = 0xffffffff
+
+# every poller of this process, for the child of a fork
+_pollers = weakref.WeakSet()
+
+
+cdef class Registration:
+    """A descriptor in the poller's set."""
+
+    def __repr__(self) -> str:
+        return f"<descriptor {self.fd}{' closed' if self.closed else ''}>"
+
+    def __dealloc__(self):
+        if self.poller is not None and not self.closed:
+            self.closed = True
+            self.poller.unregister(self)
+
+    cdef int on_event(self, uint32_t mask) except -1:
+        """The kernel reported a change."""
+        if mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI):
+            self.exceptional = True
+        if mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI):
+            self.readable = True
+            if self.reader != NULL:
+                self.scheduler.wake(<FiberCore>self.reader, None)
+        if mask & (EPOLLOUT | EPOLLHUP | EPOLLERR):
+            self.writable = True
+            if self.output is not None:
+                self.output.flush()
+            if self.writer != NULL:
+                self.scheduler.wake(<FiberCore>self.writer, None)
+        return 0
+
+    cdef int begin_io(self, FiberCore me) except -1:
+        """Before each operation: is the descriptor open, and has the fiber had its share (law 5)?"""
+        cdef Scheduler s = self.scheduler
+        if me.scheduler is not s:
+            raise RuntimeError(f"{self.describe()} belongs to another event loop")
+        if self.closed:
+            self.raise_closed()
+        s.io_calls += 1
+        if s.io_calls > IO_CALLS:
+            s.io_calls = 0
+            s.yield_now(me)
+            if self.closed:
+                self.raise_closed()
+        return 0
+
+    def describe(self) -> str:
+        """What reports call it."""
+        return repr(self if self.owner == NULL else <object>self.owner)
+
+    def raise_closed(self):
+        raise OSError(errno.EBADF, f"{self.describe()} is closed")
+
+    cdef int wait_readable(self, FiberCore me, long long deadline_ns) except -1:
+        """Park until the kernel reports something to read (or an end, or an error)."""
+        if self.reader != NULL:
+            raise RuntimeError(
+                f"{<FiberCore>self.reader!r} is reading from {self.describe()} already; "
+                "let one fiber read, or guard the reads with a Lock"
+            )
+        self.reader = <PyObject *>me
+        try:
+            self.scheduler.park(me, NULL, READ, <PyObject *>self if self.owner == NULL else self.owner, deadline_ns)
+        finally:
+            self.reader = NULL
+        if self.closed:
+            self.raise_closed()
+        return 0
+
+    cdef int wait_writable(self, FiberCore me, long long deadline_ns) except -1:
+        """Park until the kernel reports room to write (or an error)."""
+        if self.writer != NULL:
+            raise RuntimeError(
+                f"{<FiberCore>self.writer!r} is writing to {self.describe()} already; "
+                "let one fiber write, or guard the writes with a Lock"
+            )
+        self.writer = <PyObject *>me
+        try:
+            self.scheduler.park(me, NULL, WRITE, <PyObject *>self if self.owner == NULL else self.owner, deadline_ns)
+        finally:
+            self.writer = NULL
+        if self.closed:
+            self.raise_closed()
+        return 0
+
+    cdef Py_ssize_t try_recv(self, char *buffer, Py_ssize_t size, int flags) except -2:
+        """recv(2) without waiting: the number of bytes, 0 at the end, -1 if there is nothing yet."""
+        cdef Py_ssize_t got
+        if not self.readable and not flags & (MSG_OOB | MSG_ERRQUEUE):
+            return -1
+        while True:
+            got = c_recv(self.fd, buffer, size, flags | MSG_DONTWAIT)
+            if got >= 0:
+                if got < size and got > 0 and self.short_read_empties and not self.exceptional and not flags:
+                    self.readable = False
+                return got
+            if c_errno == EAGAIN:
+                self.readable = False
+                return -1
+            if c_errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+                return -2
+
+    cdef Py_ssize_t try_send(self, const char *buffer, Py_ssize_t size, int flags) except -2:
+        """send(2) without waiting: the number of bytes, or -1 if there is no room."""
+        cdef Py_ssize_t sent
+        if not self.writable:
+            return -1
+        while True:
+            sent = c_send(self.fd, buffer, size, flags | MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent >= 0:
+                return sent
+            if c_errno == EAGAIN:
+                self.writable = False
+                return -1
+            if c_errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+                return -2
+
+    cdef Py_ssize_t recv(self, FiberCore me, char *buffer, Py_ssize_t size, int flags,
+                         long long deadline_ns) except -1:
+        """recv(2) that parks the fiber: the number of bytes, 0 at the end."""
+        cdef Py_ssize_t got
+        self.begin_io(me)
+        if self.reader != NULL:
+            # not only when this one would wait: which of two readers gets what must not depend on timing
+            self.wait_readable(me, deadline_ns)
+        while True:
+            got = self.try_recv(buffer, size, flags)
+            if got >= 0:
+                return got
+            self.wait_readable(me, deadline_ns)
+
+    cdef Py_ssize_t send(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags,
+                         long long deadline_ns) except -1:
+        """send(2) that parks the fiber until there is room for at least one byte."""
+        cdef Py_ssize_t sent
+        self.begin_io(me)
+        if self.writer != NULL:
+            self.wait_writable(me, deadline_ns)
+        while True:
+            sent = self.try_send(buffer, size, flags)
+            if sent >= 0:
+                return sent
+            self.wait_writable(me, deadline_ns)
+
+    cdef int send_all(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags,
+                      long long deadline_ns) except -1:
+        """send(2) until everything is sent; what was sent before an error is not reported."""
+        cdef Py_ssize_t sent
+        self.begin_io(me)
+        if self.writer != NULL:
+            self.wait_writable(me, deadline_ns)
+        while True:
+            sent = self.try_send(buffer, size, flags)
+            if sent == size:
+                return 0
+            if sent >= 0:
+                buffer += sent
+                size -= sent
+            else:
+                self.wait_writable(me, deadline_ns)
+
+    cdef int close(self) except -1:
+        """Leave the set, before the descriptor is closed: wakes whoever waits, with EBADF."""
+        if self.closed:
+            return 0
+        self.closed = True
+        self.poller.unregister(self)
+        self.output = None
+        if self.reader != NULL:
+            self.scheduler.wake(<FiberCore>self.reader, None)
+        if self.writer != NULL:
+            self.scheduler.wake(<FiberCore>self.writer, None)
+        return 0
+
+
+cdef class Poller:
+    """The epoll set of one scheduler, watched by one event loop."""
+
+    def __init__(self, Scheduler scheduler not None, loop):
+        self.scheduler = scheduler
+        self.loop = loop
+        self.armed_ns = NEVER_NS
+        self.by_fd = {}
+        self.first_free = NO_FREE
+        self.epoll_fd = self.event_fd = self.timer_fd = -1
+        self.scratch = <char *>PyMem_Malloc(SCRATCH_SIZE)
+        if self.scratch == NULL:
+            raise MemoryError()
+        self.epoll_fd = _checked(epoll_create1(EPOLL_CLOEXEC))
+        self.event_fd = _checked(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
+        self.timer_fd = _checked(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK))
+        self.open = True
+        _control(self.epoll_fd, EPOLL_CTL_ADD, self.event_fd, EPOLLIN | EPOLLET, KEY_EVENT)
+        _control(self.epoll_fd, EPOLL_CTL_ADD, self.timer_fd, EPOLLIN | EPOLLET, KEY_TIMER)
+        _pollers.add(self)
+
+    def __dealloc__(self):
+        PyMem_Free(self.table)
+        PyMem_Free(self.scratch)
+        if self.open:
+            self.close_descriptors()
+
+    # -- registrations
+
+    cdef Registration register(self, int fd):
+        """Put a descriptor into the set.
+
+        Errors: RuntimeError if it is in there already; OSError (EPERM) for a descriptor that epoll cannot
+        watch, for example a regular file.
+        """
+        cdef Registration r
+        cdef uint32_t index
+        if not self.open:
+            raise RuntimeError("the event loop is closed, or belongs to the parent of this process")
+        if fd in self.by_fd:
+            raise RuntimeError(f"descriptor {fd} is registered already: by {self.find(fd).describe()}")
+        if self.first_free == NO_FREE:
+            self.grow()
+        index = self.first_free
+        r = Registration.__new__(Registration)
+        r.fd = fd
+        r.closed = True
+        r.scheduler = self.scheduler
+        _control(
+            self.epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
+            <uint64_t>self.table[index].generation << 32 | (index + FIRST_KEY),
+        )
+        r.poller = self
+        r.index = index
+        r.closed = False
+        r.readable = r.writable = True
+        r.short_read_empties = _is_tcp(fd)
+        self.first_free = <uint32_t><size_t>self.table[index].registration
+        self.table[index].registration = <PyObject *>r
+        self.by_fd[fd] = index
+        self.registered += 1
+        return r
+
+    cdef Registration find(self, int fd):
+        """The registration of a descriptor, or None."""
+        cdef object index = self.by_fd.get(fd)
+        return None if index is None else <Registration>self.table[<uint32_t>index].registration
+
+    cdef int unregister(self, Registration r) except -1:
+        if not self.open or self.table[r.index].registration != <PyObject *>r:
+            return 0
+        epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, r.fd, NULL)
+        self.table[r.index].generation += 1
+        self.table[r.index].registration = <PyObject *><size_t>self.first_free
+        self.first_free = r.index
+        self.by_fd.pop(r.fd, None)
+        self.registered -= 1
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef uint32_t capacity = self.capacity * 2 if self.capacity else 64
+        cdef uint32_t i
+        cdef Entry *table = <Entry *>PyMem_Realloc(self.table, capacity * sizeof(Entry))
+        if table == NULL:
+            raise MemoryError()
+        for i in range(self.capacity, capacity):
+            table[i].generation = 0
+            table[i].registration = <PyObject *><size_t>(i + 1 if i + 1 < capacity else NO_FREE)
+        self.first_free = self.capacity
+        self.table = table
+        self.capacity = capacity
+        return 0
+
+    # -- timers and wake-ups
+
+    cdef int arm(self, long long deadline_ns) except -1:
+        """See to it that ``turn`` is called at this time at the latest; an earlier setting stays."""
+        cdef itimerspec setting
+        if deadline_ns >= self.armed_ns or not self.open or type(self.scheduler.clock) is not Clock:
+            return 0
+        if deadline_ns <= 0:
+            deadline_ns = 1  # zero would disarm it
+        memset(&setting, 0, sizeof(setting))
+        setting.it_value.tv_sec = deadline_ns // 1_000_000_000
+        setting.it_value.tv_nsec = deadline_ns % 1_000_000_000
+        _checked(timerfd_settime(self.timer_fd, TFD_TIMER_ABSTIME, &setting, NULL))
+        self.armed_ns = deadline_ns
+        return 0
+
+    cdef int wake(self) except -1:
+        """Make the loop call ``turn``, from any thread."""
+        cdef uint64_t one = 1
+        if self.open:
+            c_write(self.event_fd, &one, sizeof(one))
+        return 0
+
+    # -- the turn
+
+    cdef int collect(self) except -1:
+        """Take what the kernel reports, and queue the fibers that waited for it; returns how much it was."""
+        cdef epoll_event events[EVENTS_PER_TURN]
+        cdef uint64_t key, count
+        cdef uint32_t index
+        cdef int i, n
+        cdef PyObject *registration
+        n = epoll_wait(self.epoll_fd, events, EVENTS_PER_TURN, 0)
+        if n < 0:
+            if c_errno == EINTR:
+                return 0
+            PyErr_SetFromErrno(OSError)
+        self.turns += 1
+        self.events += n
+        for i in range(n):
+            key = events[i].data.u64
+            index = <uint32_t>key
+            if index >= FIRST_KEY:
+                index -= FIRST_KEY
+                if self.table[index].generation == <uint32_t>(key >> 32):
+                    registration = self.table[index].registration
+                    (<Registration>registration).on_event(events[i].events)
+            elif index == KEY_EVENT:
+                c_read(self.event_fd, &count, sizeof(count))
+                self.scheduler.slot.noted = False
+            else:
+                self.armed_ns = NEVER_NS
+        if self.scheduler.instruments is not None:
+            self.scheduler.instruments.emit("polled", n)
+        return n
+
+    def turn(self) -> None:
+        """One batch: collect every event, then run fibers.  uvloop calls it when the set has something."""
+        self.collect()
+        self.scheduler.drain()
+
+    # -- the end
+
+    def close_descriptors(self) -> None:
+        """Close the set; registrations that are left are dead from here on."""
+        if self.open:
+            self.open = False
+            for fd in (self.epoll_fd, self.event_fd, self.timer_fd):
+                if fd >= 0:
+                    c_close(fd)
+
+    def statistics(self) -> dict:
+        """Registered descriptors now; turns and events since the poller was made."""
+        return {"registered": self.registered, "turns": self.turns, "events": self.events}
+
+
+cdef enum:
+    SCRATCH_SIZE = 262144
+
+
+cdef inline int _checked(int result) except -1:
+    if result < 0:
+        PyErr_SetFromErrno(OSError)
+    return result
+
+
+cdef int _control(int epoll_fd, int operation, int fd, uint32_t events, uint64_t key) except -1:
+    cdef epoll_event event
+    event.events = events
+    event.data.u64 = key
+    return _checked(epoll_ctl(epoll_fd, operation, fd, &event))
+
+
+cdef bint _is_tcp(int fd) noexcept:
+    """Is it a stream socket of the internet families?"""
+    cdef int value = 0
+    cdef socklen_t size = sizeof(value)
+    if getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) < 0 or value != SOCK_STREAM:
+        return False
+    size = sizeof(value)
+    if getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &size) < 0:
+        return False
+    return value == AF_INET or value == AF_INET6
+
+
+cdef class PollingHub(Hub):
+    """A hub that has a poller: what the sockets need of the event loop."""
+
+
+cdef Poller running_poller():
+    """The poller of the loop that runs in this thread; NotInFiber if there is none."""
+    cdef Scheduler s = running_scheduler()
+    if s is None:
+        raise NotInFiber("no swapco loop runs in this thread: call this from swapco.run(main)")
+    return poller_of(s)
+
+
+cdef Poller poller_of(Scheduler scheduler):
+    return (<PollingHub>scheduler.hub).poller
+
+
+def _wait(fd, timeout, bint reading, str caller):
+    cdef FiberCore me = running_fiber(caller)
+    cdef Poller poller = poller_of(me.scheduler)
+    cdef Registration r
+    cdef long long deadline = deadline_after(me.scheduler.clock, timeout)
+    cdef int number = fd if isinstance(fd, int) else fd.fileno()
+    if number < 0:
+        raise ValueError(f"{fd!r} is closed: it has no descriptor to wait for")
+    r = poller.find(number)
+    if r is not None:
+        # one of our own sockets: what it knows may be stale by design, so ask the kernel
+        if _ready(number, reading):
+            return
+        if reading:
+            r.wait_readable(me, deadline)
+        else:
+            r.wait_writable(me, deadline)
+        return
+    try:
+        r = poller.register(number)
+    except PermissionError:
+        return  # a regular file: always ready
+    r.owner = <PyObject *>fd
+    try:
+        if _ready(number, reading):
+            return
+        if reading:
+            r.wait_readable(me, deadline)
+        else:
+            r.wait_writable(me, deadline)
+    finally:
+        r.close()
+
+
+cdef extern from "poll.h" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int c_poll "poll"(pollfd *fds, unsigned long nfds, int timeout)
+    short POLLIN, POLLOUT
+
+
+cdef bint _ready(int fd, bint reading) noexcept:
+    cdef pollfd entry
+    entry.fd = fd
+    entry.events = POLLIN if reading else POLLOUT
+    entry.revents = 0
+    return c_poll(&entry, 1, 0) > 0
+
+
+def wait_readable(fd, timeout=None) -> None:
+    """Block the calling fiber until ``fd`` (a number, or an object with ``fileno()``) is readable.
+
+    ``timeout`` in seconds ends the wait with TimeoutError.  A regular file is always ready.  Errors:
+    CancelledError, NotInFiber; RuntimeError if another fiber waits for the same; OSError (EBADF) when a
+    swapco socket is closed meanwhile.
+    """
+    _wait(fd, timeout, True, "wait_readable")
+
+
+def wait_writable(fd, timeout=None) -> None:
+    """Block the calling fiber until ``fd`` is writable; otherwise as ``wait_readable``."""
+    _wait(fd, timeout, False, "wait_writable")
+
+
+def _after_fork_in_child() -> None:
+    cdef Poller poller
+    for poller in list(_pollers):
+        poller.close_descriptors()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

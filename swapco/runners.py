@@ -1,0 +1,224 @@
+"""``run`` and ``Runner``: from an ordinary program into fibers and back.
+
+As asyncio.Runner: the loop is made when first needed, ``run`` may be called several times, and closing cancels
+what is left, waits for it, and shuts asynchronous generators and the default executor down.
+
+Ctrl-C: the first one cancels the main fiber, so that it can clean up, and comes out of ``run`` as
+KeyboardInterrupt; a second one is raised at once, wherever the program is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._loop.compat import get_running_loop
+from ._loop.loop import Loop, hub_of, new_event_loop
+from ._loop.task import Fiber
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+    from ._core.policy import Policy
+
+__all__ = ["Runner", "run"]
+
+T = TypeVar("T")
+
+
+class Runner:
+    """A context manager that runs fibers: several ``run`` calls share one event loop and one context.
+
+    ``debug`` switches asyncio's debug mode; ``policy`` decides who runs next (Fifo unless given);
+    ``loop_factory`` makes the loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in
+    seconds, closing waits for threads of the default executor.
+    """
+
+    def __init__(
+        self,
+        *,
+        debug: bool | None = None,
+        policy: Policy | None = None,
+        loop_factory: Callable[[], Loop] | None = None,
+        shutdown_timeout: float | None = 5.0,
+    ) -> None:
+        if policy is not None and loop_factory is not None:
+            raise TypeError("give policy= or loop_factory=, not both: the factory decides the loop's policy")
+        self._debug = debug
+        self._policy = policy
+        self._loop_factory = loop_factory
+        self._shutdown_timeout = shutdown_timeout
+        self._loop: Loop | None = None
+        self._context: contextvars.Context | None = None
+        self._interrupts = 0
+        self._closed = False
+
+    def __enter__(self) -> Runner:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get_loop(self) -> Loop:
+        """The event loop; made if there is none yet."""
+        self._start()
+        assert self._loop is not None
+        return self._loop
+
+    def _start(self) -> None:
+        if self._closed:
+            raise RuntimeError("this Runner is closed: make a new one")
+        if self._loop is not None:
+            return
+        loop = new_event_loop(policy=self._policy) if self._loop_factory is None else self._loop_factory()
+        if not isinstance(loop, Loop):
+            raise TypeError(f"loop_factory must make a swapco.Loop, not {type(loop).__name__}")
+        if self._debug is not None:
+            loop.set_debug(self._debug)
+        self._loop = loop
+        self._context = contextvars.copy_context()
+
+    def run(
+        self,
+        main: Callable[..., T] | Coroutine[Any, Any, T],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> T:
+        """Run ``main(*args)`` in a fiber, and the event loop until it is done; return its result.
+
+        ``main`` is a function, an ``async def`` function or a coroutine object.  Errors: RuntimeError inside a
+        running event loop; TypeError for anything else as ``main``; KeyboardInterrupt after a Ctrl-C.
+        """
+        if get_running_loop() is not None:
+            _discard(main)
+            raise RuntimeError(
+                "run() was called while an event loop runs in this thread: inside a fiber call the function "
+                "directly, or spawn() it; inside a coroutine await the fiber that spawn() returns"
+            )
+        if not callable(main) and not inspect.iscoroutine(main):
+            raise TypeError(
+                f"run() takes a function, an async def function or a coroutine, not {main!r}; "
+                "write run(main, x), not run(main(x))"
+            )
+        self._start()
+        loop = self._loop
+        assert loop is not None
+        hub = hub_of(loop)
+        fiber = hub.new_main(main, args, self._context if context is None else context)
+        handler = self._take_over_sigint(fiber)
+        hub.interrupt_handler = handler
+        try:
+            result: T = loop.run_until_complete(fiber)
+            return result
+        except asyncio.CancelledError:
+            if self._interrupts > 0 and fiber.uncancel() == 0:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            hub.scheduler.main = None
+            if handler is not None and signal.getsignal(signal.SIGINT) is handler:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _take_over_sigint(self, fiber: Fiber) -> Any:
+        """Install the Ctrl-C handler, where Python's own is in place; returns it, or None."""
+        self._interrupts = 0
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return None
+        handler = functools.partial(self._on_sigint, fiber=fiber)
+        try:
+            signal.signal(signal.SIGINT, handler)
+        except ValueError:  # an embedding that does not allow it
+            return None
+        return handler
+
+    def _on_sigint(self, number: int, frame: FrameType | None, *, fiber: Fiber) -> None:
+        self._interrupts += 1
+        if self._interrupts == 1 and not fiber.done():
+            fiber.cancel()
+            # from a signal handler: whatever the loop does, it must look
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(_nothing)
+            return
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Cancel what is left, wait for it, and close the loop.  More than once is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        try:
+            _cancel_everything(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            if sys.version_info >= (3, 12):
+                loop.run_until_complete(loop.shutdown_default_executor(self._shutdown_timeout))
+            else:
+                loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+
+
+def run(
+    main: Callable[..., T] | Coroutine[Any, Any, T],
+    *args: Any,
+    debug: bool | None = None,
+    policy: Policy | None = None,
+    loop_factory: Callable[[], Loop] | None = None,
+    shutdown_timeout: float | None = 5.0,
+) -> T:
+    """Run ``main(*args)`` in a fiber on a new event loop; return its result.
+
+    ``main`` is a function, an ``async def`` function or a coroutine object.  At the end, fibers and tasks that
+    are left are cancelled, as by asyncio.run.  See ``Runner`` for the keywords and the errors.
+    """
+    with Runner(
+        debug=debug, policy=policy, loop_factory=loop_factory, shutdown_timeout=shutdown_timeout
+    ) as runner:
+        return runner.run(main, *args)
+
+
+def _nothing() -> None:
+    """A loop callback that only makes the loop turn."""
+
+
+def _discard(main: Any) -> None:
+    if inspect.iscoroutine(main):
+        main.close()
+
+
+def _cancel_everything(loop: Loop) -> None:
+    """Cancel every fiber and task of the loop, and run it until they are done."""
+    rest: list[Any] = list(hub_of(loop).scheduler.fibers())
+    rest += [task for task in asyncio.all_tasks(loop) if task not in rest]
+    if not rest:
+        return
+    for item in rest:
+        item.cancel()
+    loop.run_until_complete(_all_done(rest))
+    for item in rest:
+        if not item.cancelled() and item.exception() is not None:
+            loop.call_exception_handler(
+                {
+                    "message": "unhandled exception during swapco.run() shutdown",
+                    "exception": item.exception(),
+                    "task": item,
+                }
+            )
+
+
+async def _all_done(items: list[Any]) -> None:
+    await asyncio.gather(*items, return_exceptions=True)
