@@ -34,7 +34,9 @@
  * thread is running and the word says so: the handler may raise without leaving a word that claims to be
  * blocked, and a wake that arrives meanwhile is queued, for the park that follows or, after an exception,
  * for the next wait.  If the take back fails, the wake has won: the wait returns normally, handlers not yet
- * run; the interpreter runs them right after the call, as for a signal that came an instant later.
+ * run; the interpreter runs them right after the call, as for a signal that came an instant later.  A signal
+ * in the instant between the interpreter's last look and the system call does not end the sleep; its handler
+ * runs at the next signal or at the end of the wait, as with threading.Lock.  (futex(2) takes no signal mask.)
  *
  * Why it is only fast on one CPU.  FUTEX_SWAP, never merged, saved the trip through the scheduler by waking
  * the target on the waker's CPU: no inter-processor interrupt, no exit from idle.  FUTEX_WAKE puts the

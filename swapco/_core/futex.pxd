@@ -1,5 +1,6 @@
 """The C side of futex.h, for the compiled modules; what each function does is said there."""
 
+cimport cython
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 
 
@@ -56,6 +57,7 @@ cdef extern from "futex.h" nogil:
     bint swapco_word_hand_over(swapco_word *self, swapco_word *target, swapco_word_outcome *parked)
 
 
+@cython.final
 cdef class FutexWord:
     cdef swapco_word *line
     cdef object __weakref__

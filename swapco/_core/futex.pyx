@@ -12,6 +12,7 @@ know: when the GIL is held, when signal handlers run, and which exception says w
 
 from typing import NamedTuple
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
@@ -63,6 +64,7 @@ cdef int64_t deadline_of(object timeout) except -1:
     return now + duration if duration < SWAPCO_DEADLINE_NEVER - now else SWAPCO_DEADLINE_NEVER
 
 
+@cython.final
 cdef class FutexWord:
     """A 32-bit futex word on its own cache line, at which one kernel thread waits and others wake it.
 

@@ -6,7 +6,7 @@ from .clock cimport Clock, Timer, TimerHeap
 from .hub cimport Hub
 from .policy cimport Policy, Runnable
 from .slot cimport Postable, Slot
-from .switch cimport Backend, Stack
+from .switch cimport Backend, Stack, StackMain
 from .wait cimport wait_word
 
 # A FIFO of fibers that wait inside one primitive: an intrusive list, borrowed references (the scheduler
@@ -33,6 +33,14 @@ cdef class Flushable:
     # output collected during this turn; flushed before the fiber that wrote it gives the slot away
     cdef bint flush_pending
     cdef int flush(self) except -1
+
+
+cdef class FiberCore(Postable)
+
+
+cdef class Watcher:
+    # told at once, in the scheduler's section, that a fiber that it watches is done
+    cdef int fiber_done(self, FiberCore f) except -1
 
 
 cdef class FiberCore(Postable):
@@ -70,16 +78,21 @@ cdef class FiberCore(Postable):
     cdef object result_value
     cdef object exception_value
     cdef WaitQueue joiners
+    # a Watcher, a list of them, or None
+    cdef object watchers
     cdef PyObject *live_prev
     cdef PyObject *live_next
 
-    cdef object invoke(self)
+    cdef object complete(self, object returned)
     cdef bint accepts(self, object fn) except -1
+    cdef object function_of(self, object fn)
     cdef int discard(self) except -1
     cdef int suspending(self) except -1
     cdef int continuing(self) except -1
     cdef int on_finished(self) except -1
     cdef int forward_cancel(self) except -1
+    cdef int watch(self, Watcher watcher) except -1
+    cdef int unwatch(self, Watcher watcher) except -1
     cdef int request_cancel(self, object message) except -1
     cdef int join_until(self, long long deadline_ns) except -1
     cdef object outcome(self)
@@ -95,7 +108,7 @@ cdef class Scheduler:
     cdef type fiber_type
     cdef object instruments
     cdef Stack hub_stack
-    cdef object entry
+    cdef StackMain entry
     # who runs now; None in the hub
     cdef FiberCore current
     cdef public FiberCore main
@@ -159,8 +172,13 @@ cdef class Scheduler:
     cdef int leave_to(self, FiberCore me, PyObject *following) except -1
     cdef int thrown_into(self, FiberCore me) except -1
     cdef int stack_main(self, Stack stack) except -1
-    cdef int execute(self, FiberCore f) except -1
+    cdef int begin(self, FiberCore f) except -1
+    cdef int conclude(self, FiberCore f, PyObject *returned) except -1
+    cdef int note_switch(self, FiberCore leaving) except -1
+    cdef int note_arrival(self, FiberCore arriving) except -1
+    cdef int note_block(self, FiberCore f) except -1
     cdef int finish(self, FiberCore f) except -1
+    cdef int tell_watchers(self, FiberCore f) except -1
     cdef int run_from_hub(self, PyObject *p) except -1
     cdef int trim_pool(self, Py_ssize_t keep) except -1
     cdef int drain(self) except -1

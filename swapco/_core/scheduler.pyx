@@ -47,7 +47,7 @@ from .policy cimport Fifo, Policy, Runnable
 from .reasons cimport AWAIT, BLOCK, JOIN, NOTHING, SWITCH_TO, is_external
 from .slot cimport Postable, Slot
 from .states cimport *
-from .switch cimport Backend, GreenletBackend, Stack, thread_context_assign
+from .switch cimport Backend, GreenletBackend, Stack, StackMain, thread_context_assign
 from .wait cimport *
 
 from .errors import CancelledError, InvalidStateError, NotInFiber
@@ -61,9 +61,35 @@ cdef extern from "ticks.h" nogil:
 cdef extern from *:
     """
     /* The scheduler whose loop runs in this kernel thread; borrowed: the running loop holds it. */
-    static __thread PyObject *swapco_running_scheduler = NULL;
+    static __thread PyObject *swapco_running_scheduler __attribute__((tls_model("initial-exec"))) = NULL;
+
+    /* Call a fiber's function; NULL with an exception set. */
+    static inline PyObject *swapco_call(PyObject *fn, PyObject *args)
+    {
+        return args == NULL || PyTuple_GET_SIZE(args) == 0 ? PyObject_CallNoArgs(fn)
+                                                          : PyObject_Call(fn, args, NULL);
+    }
+
+    /* The exception that is set, with its traceback; clears it. */
+    static PyObject *swapco_raised(void)
+    {
+    #if PY_VERSION_HEX >= 0x030C0000
+        return PyErr_GetRaisedException();
+    #else
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyErr_NormalizeException(&type, &value, &trace);
+        if (trace != NULL)
+            PyException_SetTraceback(value, trace);
+        Py_XDECREF(type);
+        Py_XDECREF(trace);
+        return value;
+    #endif
+    }
     """
     PyObject *swapco_running_scheduler
+    PyObject *swapco_call(PyObject *fn, PyObject *args)
+    object swapco_raised()
     object PyContext_CopyCurrent()
 
 cdef enum:
@@ -127,6 +153,13 @@ cdef class Flushable:
         return 0
 
 
+cdef class Watcher:
+    """Told at once that a fiber is done; may wake and cancel others, must not block."""
+
+    cdef int fiber_done(self, FiberCore f) except -1:
+        return 0
+
+
 # ------------------------------------------------------------------------------------------- fibers
 
 cdef class FiberCore(Postable):
@@ -141,7 +174,7 @@ cdef class FiberCore(Postable):
         if not self.accepts(fn):
             raise TypeError(f"a fiber needs something to call, not {fn!r}; write spawn(f, x), not spawn(f(x))")
         self.scheduler = scheduler
-        self.fn = fn
+        self.fn = self.function_of(fn)
         self.args = args
         self.context = PyContext_CopyCurrent() if context is None else context
         self._state = NEW
@@ -152,13 +185,16 @@ cdef class FiberCore(Postable):
 
     # -- what a loop adds
 
-    cdef object invoke(self):
-        if self.args is None or len(self.args) == 0:
-            return self.fn()
-        return self.fn(*self.args)
+    cdef object complete(self, object returned):
+        """The result, given what the function returned: an ``async def`` function returned a coroutine."""
+        return returned
 
     cdef bint accepts(self, object fn) except -1:
         return callable(fn)
+
+    cdef object function_of(self, object fn):
+        """What to call, for what ``spawn`` was given."""
+        return fn
 
     cdef int discard(self) except -1:
         """The fiber was cancelled before it ran: close what it will not run."""
@@ -263,6 +299,24 @@ cdef class FiberCore(Postable):
             self.scheduler.park(me, &self.joiners, JOIN, <PyObject *>self, deadline_ns)
         return 0
 
+    cdef int watch(self, Watcher watcher) except -1:
+        """Have ``watcher`` told when this fiber, which is not done, is."""
+        if self.watchers is None:
+            self.watchers = watcher
+        elif isinstance(self.watchers, list):
+            (<list>self.watchers).append(watcher)
+        else:
+            self.watchers = [self.watchers, watcher]
+        return 0
+
+    cdef int unwatch(self, Watcher watcher) except -1:
+        """Take a ``watch`` back."""
+        if self.watchers is watcher:
+            self.watchers = None
+        elif isinstance(self.watchers, list) and watcher in <list>self.watchers:
+            (<list>self.watchers).remove(watcher)
+        return 0
+
     # -- cancellation
 
     cdef int request_cancel(self, object message) except -1:
@@ -303,13 +357,13 @@ cdef class FiberCore(Postable):
 
 # ---------------------------------------------------------------------------------------- scheduler
 
-cdef class _StackEntry:
-    """What a fresh stack calls: holds the scheduler, which holds this."""
+cdef class _StackMain(StackMain):
+    """What a fresh stack calls."""
 
     cdef Scheduler scheduler
 
-    def __call__(self, Stack stack not None):
-        self.scheduler.stack_main(stack)
+    cdef int main(self, Stack stack) except -1:
+        return self.scheduler.stack_main(stack)
 
 
 cdef class _PoolTimer(Timer):
@@ -333,7 +387,7 @@ cdef class Scheduler:
     """
 
     def __init__(self, hub, *, Policy policy=None, Clock clock=None, type fiber_type=FiberCore, backend=None):
-        cdef _StackEntry entry = _StackEntry()
+        cdef _StackMain entry = _StackMain()
         if not issubclass(fiber_type, FiberCore):
             raise TypeError(f"fiber_type must derive from FiberCore, not {fiber_type!r}")
         self.hub = hub
@@ -472,7 +526,7 @@ cdef class Scheduler:
                     transition_run(&target._state)
             transition_block(&me._state)
             if self.instruments is not None:
-                self.instruments.emit("blocked", me, me.wait_reason)
+                self.note_block(me)
             self.leave_to(me, following)
         winner = _close_wait(self, me)
         if winner == WAIT_WON_RESUME:
@@ -589,7 +643,7 @@ cdef class Scheduler:
         """Give the slot away with an open wait record; returns when ``me`` runs again."""
         transition_block(&me._state)
         if self.instruments is not None:
-            self.instruments.emit("blocked", me, me.wait_reason)
+            self.note_block(me)
         return self.leave_to(me, self.take())
 
     # -- the run queue
@@ -737,12 +791,12 @@ cdef class Scheduler:
         if me.hooked:
             me.suspending()
         if self.instruments is not None:
-            self.instruments.emit("before_switch", me, self.current)
+            self.note_switch(me)
         if (<Stack>target).switch_from(me.stack) < 0:
             self.thrown_into(me)
             return -1
         if self.instruments is not None:
-            self.instruments.emit("after_switch", me)
+            self.note_arrival(me)
         if me.hooked:
             me.continuing()
         return 0
@@ -760,11 +814,21 @@ cdef class Scheduler:
         return 0
 
     cdef int stack_main(self, Stack stack) except -1:
-        """What every stack runs: one fiber after the other, until the hub unwinds it."""
+        """What every stack runs: one fiber after the other, until the hub unwinds it.
+
+        The fiber's function is called right here, not further down: greenlet copies the C stack of a parked
+        fiber at every switch.
+        """
         cdef PyObject *following
         cdef PyObject *target
+        cdef PyObject *returned
         while stack.fiber is not None:
-            self.execute(<FiberCore>stack.fiber)
+            returned = NULL
+            if self.begin(<FiberCore>stack.fiber):
+                returned = swapco_call(
+                    <PyObject *>(<FiberCore>stack.fiber).fn, <PyObject *>(<FiberCore>stack.fiber).args
+                )
+            self.conclude(<FiberCore>stack.fiber, returned)
             stack.fiber = None
             if stack.killed:
                 return 0
@@ -788,26 +852,41 @@ cdef class Scheduler:
             self.switches += 1
             self.io_calls = 0
             if self.instruments is not None:
-                self.instruments.emit("before_switch", None, self.current)
+                self.note_switch(None)
             if (<Stack>target).switch_from(stack) < 0:
                 # an idle stack that is collected: nothing to clean up
                 PyErr_Clear()
                 return 0
         return 0
 
-    cdef int execute(self, FiberCore f) except -1:
-        """Run a fiber from its first line to its outcome."""
+    cdef int begin(self, FiberCore f) except -1:
+        """A fiber takes its stack: 1 if its function must be called."""
         transition_start(&f._state)
         thread_context_assign(<PyObject *>f.context)
         if self.instruments is not None:
-            self.instruments.emit("after_switch", f)
+            self.note_arrival(f)
+        if not f.cancel_pending:
+            return 1
         try:
-            if f.cancel_pending:
-                f.discard()
-                self.raise_cancel(f)
-            f.result_value = f.invoke()
+            f.discard()
+            self.raise_cancel(f)
         except BaseException as error:
             f.exception_value = error
+        return 0
+
+    cdef int conclude(self, FiberCore f, PyObject *returned) except -1:
+        """The function returned (an owned reference) or raised (NULL): record it, and finish the fiber."""
+        cdef object result
+        if returned != NULL:
+            result = <object>returned
+            Py_DECREF(result)
+            try:
+                f.result_value = f.complete(result)
+            except BaseException as error:
+                f.exception_value = error
+            result = None
+        elif f.exception_value is None:
+            f.exception_value = swapco_raised()
         if f.stack.killed:
             f._state = RUNNING
         self.finish(f)
@@ -837,7 +916,11 @@ cdef class Scheduler:
         if f.joiners.head != NULL:
             f.result_retrieved = True
             self.wake_all(&f.joiners, None)
+        # whoever is told now runs no longer "as" this fiber: a blocking call gets NotInFiber
+        self.current = None
         try:
+            if f.watchers is not None:
+                self.tell_watchers(f)
             f.on_finished()
         except BaseException as error:
             self.fatal = error
@@ -848,6 +931,16 @@ cdef class Scheduler:
         if self.instruments is not None:
             self.instruments.emit("finished", f)
         Py_DECREF(f)
+        return 0
+
+    cdef int tell_watchers(self, FiberCore f) except -1:
+        cdef object watchers = f.watchers
+        f.watchers = None
+        if isinstance(watchers, list):
+            for watcher in <list>watchers:
+                (<Watcher>watcher).fiber_done(f)
+        else:
+            (<Watcher>watchers).fiber_done(f)
         return 0
 
     # -- output that is collected while a fiber runs
@@ -981,13 +1074,13 @@ cdef class Scheduler:
         self.switches += 1
         self.io_calls = 0
         if self.instruments is not None:
-            self.instruments.emit("before_switch", None, self.current)
+            self.note_switch(None)
         if stack.switch_from(self.hub_stack) < 0:
             self.current = None
             return -1
         self.current = None
         if self.instruments is not None:
-            self.instruments.emit("after_switch", None)
+            self.note_arrival(None)
         return 0
 
     cdef int trim_pool(self, Py_ssize_t keep) except -1:
@@ -1003,6 +1096,18 @@ cdef class Scheduler:
         return 0
 
     # -- observers
+
+    cdef int note_switch(self, FiberCore leaving) except -1:
+        self.instruments.emit("before_switch", leaving, self.current)
+        return 0
+
+    cdef int note_arrival(self, FiberCore arriving) except -1:
+        self.instruments.emit("after_switch", arriving)
+        return 0
+
+    cdef int note_block(self, FiberCore f) except -1:
+        self.instruments.emit("blocked", f, f.wait_reason)
+        return 0
 
     def add_instrument(self, instrument) -> None:
         """Install an ``Instrument``: its hooks are called from now on."""

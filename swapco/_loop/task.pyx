@@ -27,6 +27,22 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
 
 
+cdef class _Given:
+    """A function that returns the coroutine object that the fiber was made with."""
+
+    cdef object coroutine
+
+    def __init__(self, coroutine):
+        self.coroutine = coroutine
+
+    @property
+    def __qualname__(self) -> str:
+        return self.coroutine.__qualname__
+
+    def __call__(self):
+        return self.coroutine
+
+
 cdef class Fiber(AwaitingFiber):
     """A flow of control with a stack of its own; made by ``spawn``.
 
@@ -41,21 +57,17 @@ cdef class Fiber(AwaitingFiber):
     cdef bint accepts(self, object fn) except -1:
         return callable(fn) or PyCoro_CheckExact(fn)
 
+    cdef object function_of(self, object fn):
+        return _Given(fn) if PyCoro_CheckExact(fn) else fn
+
     cdef int discard(self) except -1:
-        if PyCoro_CheckExact(self.fn):
-            self.fn.close()
+        if isinstance(self.fn, _Given):
+            (<_Given>self.fn).coroutine.close()
         return 0
 
-    cdef object invoke(self):
-        cdef object fn = self.fn
-        cdef object result
-        if PyCoro_CheckExact(fn):
-            return self.drive(fn)
-        result = fn() if not self.args else fn(*self.args)
-        if PyCoro_CheckExact(result):
-            # an ``async def`` function
-            return self.drive(result)
-        return result
+    cdef object complete(self, object returned):
+        # the result of calling an ``async def`` function
+        return self.drive(returned) if PyCoro_CheckExact(returned) else returned
 
     cdef int on_finished(self) except -1:
         if self.registered:

@@ -99,7 +99,7 @@ class RunningServer:
         self.stderr = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-X", "dev", str(EXAMPLES / "kv_server.py")),
+                *(sys.executable, "-W", "default", str(EXAMPLES / "kv_server.py")),
                 *("--server", kind, "--port", "0", "--parent", str(os.getpid())),
             ],
             stdout=subprocess.PIPE,

@@ -1,11 +1,12 @@
-/* The context (contextvars) of the calling kernel thread, assigned rather than entered.
+/* What the switch must know of the calling kernel thread's state: its context and its Python frames.
  *
+ * The context (contextvars) is assigned, not entered.
  * A parked fiber must not hold its context entered: PyContext_Enter refuses a context that is entered
  * already, so a callback or a second fiber with the same context would fail. So a fiber's context is
  * assigned to the thread state when the fiber first runs; each switch then keeps it with the stack.
- * The two fields are part of the public struct in CPython 3.11 to 3.13. */
-#ifndef SWAPCO_THREAD_CONTEXT_H
-#define SWAPCO_THREAD_CONTEXT_H
+ * All fields used here are part of the public struct in CPython 3.11 to 3.13. */
+#ifndef SWAPCO_THREAD_STATE_H
+#define SWAPCO_THREAD_STATE_H
 
 #include <Python.h>
 
@@ -28,6 +29,21 @@ static inline void thread_context_assign(PyObject *context)
 static inline PyObject *thread_context_borrow(void)
 {
     return PyThreadState_Get()->context;
+}
+
+/* Which memory the calling greenlet's Python frames live in. A greenlet has chunks of its own; the first one
+ * stays until the greenlet ends, so its address tells greenlets apart. NULL before the first frame. */
+static inline void *thread_frames_chunk(void)
+{
+    return PyThreadState_Get()->datastack_chunk;
+}
+
+static inline void *thread_frames_root(void)
+{
+    _PyStackChunk *chunk = PyThreadState_Get()->datastack_chunk;
+    while (chunk != NULL && chunk->previous != NULL)
+        chunk = chunk->previous;
+    return chunk;
 }
 
 #endif
