@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS
-from ._core.scheduler cimport FiberCore, WaitQueue
+from ._core.fiber cimport FiberCore, WaitQueue
 
 
 cdef class _Acquirable:

@@ -45,9 +45,8 @@ from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS, deadline_after
 from ._core.reasons cimport CONDITION, EVENT, LOCK, PARK, SEMAPHORE
-from ._core.scheduler cimport (
-    FiberCore, Scheduler, WaitQueue, queue_append, queue_remove, running_fiber, running_scheduler,
-)
+from ._core.fiber cimport FiberCore, WaitQueue, queue_append, queue_remove, running_fiber
+from ._core.scheduler cimport Scheduler, running_scheduler
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE, wait_is_open
 
 from ._core.errors import CancelledError

@@ -185,11 +185,14 @@ async def serve(host: str, port: int) -> None:
     await stop.wait()
     purging.cancel()
     server.close()
-    for connection in connections:
+    leaving = list(connections)
+    for connection in leaving:
         connection.task.cancel()
     with suppress(TimeoutError):
         async with asyncio.timeout(GRACE_S):
             await server.wait_closed()
+    for connection in leaving:
+        connection.writer.transport.abort()  # whoever has not read what was sent
 
 
 async def purge(store: Store) -> None:

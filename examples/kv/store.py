@@ -180,11 +180,10 @@ class Store:
     def slice(self, key: bytes, start: int, stop: int) -> list[bytes]:
         """The elements from `start` to `stop`, that one included; negative numbers count from the end."""
         values = self.elements(key) or ()
-        if start < 0:
-            start = max(start + len(values), 0)
-        if stop < 0:
-            stop += len(values)
-        return list(islice(values, start, max(stop + 1, start)))
+        size = len(values)
+        first = max(start + size, 0) if start < 0 else start
+        last = stop + size if stop < 0 else min(stop, size - 1)
+        return list(islice(values, first, last + 1)) if first <= last else []
 
     # Waiting for elements
 

@@ -91,8 +91,10 @@ def unpin(thread_id: int, *, leave: bool = False) -> None:
         if leave and (others := allowed - _mask_of(thread_id)):
             _set_mask(thread_id, others)
         _set_mask(thread_id, allowed)
-    finally:
+    except ProcessLookupError:
         _masks.pop(thread_id, None)
+        raise
+    _masks.pop(thread_id, None)
 
 
 @contextlib.contextmanager
@@ -151,7 +153,7 @@ def _check_thread_id(thread_id: int) -> None:
 
 
 def _no_such_thread(thread_id: int) -> ProcessLookupError:
-    return ProcessLookupError(errno.ESRCH, f"there is no kernel thread {thread_id}: it has ended or never was")
+    return ProcessLookupError(errno.ESRCH, f"there is no kernel thread {thread_id}: it may have ended")
 
 
 @functools.cache

@@ -36,7 +36,7 @@
  * for the next wait.  If the take back fails, the wake has won: the wait returns normally, handlers not yet
  * run; the interpreter runs them right after the call, as for a signal that came an instant later.  A signal
  * in the instant between the interpreter's last look and the system call does not end the sleep; its handler
- * runs at the next signal or at the end of the wait, as with threading.Lock.  (futex(2) takes no signal mask.)
+ * runs at the next signal or at the end of the wait, as with threading.Lock: futex(2) takes no signal mask.
  *
  * Why it is only fast on one CPU.  FUTEX_SWAP, never merged, saved the trip through the scheduler by waking
  * the target on the waker's CPU: no inter-processor interrupt, no exit from idle.  FUTEX_WAKE puts the
@@ -52,7 +52,7 @@
  *     back after.  The value alone cannot tell: it reads 0 while a woken thread is still on its way out, and
  *     a second waiter that parked in this window would put the first one back to sleep.
  *  4. Whoever moves a word from -1 to 0 by a post also calls FUTEX_WAKE, and does so after the post.
- *  5. Line and word stay mapped while any thread may still call FUTEX_WAKE on them.  A waker touches the
+ *  5. The line stays mapped while any thread may still call FUTEX_WAKE on it.  A waker touches the
  *     word's address after the woken thread may already run; the Python object keeps it alive.
  *
  * REJECTED
@@ -67,8 +67,8 @@
  *    wake before the wait needs a flag beside it.
  *  - A counter that takes any number of wakeups.  A thread that was told twice to run has a scheduler that
  *    lost count; a refused post says so where it happens.
- *  - Handlers while the word says "blocked", and a compensating wake if they raise: if another wake was queued
- *    meanwhile, the compensation has no room.
+ *  - Handlers while the word says "blocked", and a compensating wake if they raise: if another wake was
+ *    queued meanwhile, the compensation has no room.
  *
  * FORK
  *
@@ -135,8 +135,8 @@ static inline int swapco_futex_wait(_Atomic int32_t *word, int32_t expected, int
 {
     struct timespec deadline = {deadline_ns / 1000000000, deadline_ns % 1000000000};
     const struct timespec *until = deadline_ns == SWAPCO_DEADLINE_NEVER ? NULL : &deadline;
-    long result = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, (uint32_t)expected, until, NULL,
-                          FUTEX_BITSET_MATCH_ANY);
+    long result = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, (uint32_t)expected, until,
+                          NULL, FUTEX_BITSET_MATCH_ANY);
     return result == 0 ? 0 : errno;
 }
 
@@ -177,12 +177,14 @@ typedef struct {
 } swapco_word_transition;
 
 /* [step][value + 1] */
+#define X(after, OUTCOME) {after, SWAPCO_WORD_##OUTCOME}
 static const swapco_word_transition swapco_word_table[SWAPCO_WORD_N_STEPS][3] = {
-    /*                        blocked (-1)                running (0)                queued (+1) */
-    [SWAPCO_WORD_POST]      = {{0, SWAPCO_WORD_WOKE},       {1, SWAPCO_WORD_KEPT},     {1, SWAPCO_WORD_REFUSED}},
-    [SWAPCO_WORD_PARK]      = {{-1, SWAPCO_WORD_REFUSED},   {-1, SWAPCO_WORD_PARKED},  {0, SWAPCO_WORD_TOOK}},
-    [SWAPCO_WORD_TAKE_BACK] = {{0, SWAPCO_WORD_TAKEN_BACK}, {0, SWAPCO_WORD_WAKE_WON}, {1, SWAPCO_WORD_WAKE_WON}},
+    /*                        blocked (-1)      running (0)     queued (+1) */
+    [SWAPCO_WORD_POST]      = {X(0, WOKE),       X(1, KEPT),     X(1, REFUSED)},
+    [SWAPCO_WORD_PARK]      = {X(-1, REFUSED),   X(-1, PARKED),  X(0, TOOK)},
+    [SWAPCO_WORD_TAKE_BACK] = {X(0, TAKEN_BACK), X(0, WAKE_WON), X(1, WAKE_WON)},
 };
+#undef X
 
 /* ----------------------------------------------------------------------------------------------- the word */
 
@@ -194,7 +196,7 @@ typedef struct {
     _Atomic uint64_t waiter;
 } swapco_word;
 
-_Static_assert(sizeof(_Atomic int32_t) == 4 && ATOMIC_INT_LOCK_FREE == 2, "futex(2) needs a plain 32-bit word");
+_Static_assert(sizeof(_Atomic int32_t) == 4 && ATOMIC_INT_LOCK_FREE == 2, "futex(2) needs a plain word");
 _Static_assert(sizeof(swapco_word) == SWAPCO_CACHE_LINE, "a word has its cache line to itself");
 
 /* A running word on a cache line of its own, or NULL.  Give it back with free(). */
@@ -300,7 +302,8 @@ static inline void swapco_word_rouse(swapco_word *word)
  *
  * Both words change before the first system call: a target that runs at once, on this CPU, may swap back and
  * must find this thread's word as it will stay. */
-static inline int swapco_word_hand_over(swapco_word *self, swapco_word *target, enum swapco_word_outcome *parked)
+static inline int swapco_word_hand_over(swapco_word *self, swapco_word *target,
+                                        enum swapco_word_outcome *parked)
 {
     enum swapco_word_outcome posted = swapco_word_apply(target, SWAPCO_WORD_POST);
     if (posted == SWAPCO_WORD_REFUSED)

@@ -150,7 +150,7 @@ cdef class FutexWord:
         cdef int error = 0
         cdef bint posted
         if target is self:
-            raise ValueError("a word cannot be swapped with itself: swap() wakes one thread and blocks another")
+            raise ValueError("a word cannot be swapped with itself: swap() wakes one thread, blocks another")
         self._enter()
         try:
             with nogil:
@@ -178,7 +178,7 @@ cdef class FutexWord:
         if swapco_word_enter(self.line, PyThread_get_thread_ident()):
             return 0
         raise RuntimeError(
-            f"{self!r} has a waiting thread already: one thread at a time may wait, so give each thread a word"
+            f"{self!r} has a waiting thread already: one at a time may wait, so give each thread a word"
         )
 
     cdef swapco_wait_end _park(self, int64_t deadline_ns, int *error) noexcept:

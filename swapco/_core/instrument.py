@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .scheduler import FiberCore
+    from .fiber import FiberCore
 
 __all__ = ["EVENTS", "Instrument", "Instruments"]
 

@@ -2,7 +2,7 @@
 
 from cpython.object cimport PyObject
 
-from .scheduler cimport FiberCore, WaitQueue
+from .fiber cimport FiberCore, WaitQueue
 
 
 cdef class ParkingLot:

@@ -14,7 +14,7 @@ Order: first in, first out.  A fiber that gave up is taken out of the queue by w
 
 from .clock cimport deadline_after
 from .reasons cimport PARK
-from .scheduler cimport running_fiber
+from .fiber cimport running_fiber
 
 
 cdef class ParkingLot:

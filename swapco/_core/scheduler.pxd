@@ -1,116 +1,22 @@
-"""The scheduler and the core of a fiber: see scheduler.pyx."""
+"""The scheduler: see scheduler.pyx."""
 
 from cpython.object cimport PyObject
 
-from .clock cimport Clock, Timer, TimerHeap
-from .hub cimport Hub
-from .policy cimport Policy, Runnable
-from .slot cimport Postable, Slot
+from .clock cimport Timer
+from .fiber cimport Dispatcher, FiberCore, Flushable
+from .policy cimport Fifo, Policy, Runnable
 from .switch cimport Backend, Stack, StackMain
-from .wait cimport wait_word
-
-# A FIFO of fibers that wait inside one primitive: an intrusive list, borrowed references (the scheduler
-# holds every live fiber).
-cdef struct WaitQueue:
-    PyObject *head
-    PyObject *tail
-    Py_ssize_t count
 
 
-# What `forward_cancel` did with a cancellation.
-cdef enum Forwarded:
-    NOT_FORWARDED
-    FORWARDED
-    STAYS_PENDING
-
-
-cdef class WaitTimer(Timer):
-    cdef FiberCore fiber
-    cdef wait_word record
-
-
-cdef class Flushable:
-    # output collected during this turn; flushed before the fiber that wrote it gives the slot away
-    cdef bint flush_pending
-    cdef int flush(self) except -1
-
-
-cdef class FiberCore(Postable)
-
-
-cdef class Watcher:
-    # told at once, in the scheduler's section, that a fiber that it watches is done
-    cdef int fiber_done(self, FiberCore f) except -1
-
-
-cdef class FiberCore(Postable):
-    cdef object __weakref__
-    cdef readonly Scheduler scheduler
-    cdef object fn
-    cdef tuple args
-    cdef object context
-    cdef object _name
-    cdef Stack stack
-    cdef signed char _state
-    cdef bint has_token
-    # `suspending` and `continuing` are called around every switch
-    cdef bint hooked
-    # in the list in front of the policy's
-    cdef bint in_front
-    # yielded while loop callbacks waited: they go first (`epoch` is the drain in which that was)
-    cdef bint behind_loop
-    cdef bint cancel_pending
-    cdef bint result_retrieved
-    cdef short reason
-    cdef int cancel_requests
-    cdef unsigned long long epoch
-    cdef wait_word wait
-    cdef object token
-    cdef object handed
-    cdef WaitQueue *queue
-    cdef PyObject *queue_prev
-    cdef PyObject *queue_next
-    cdef PyObject *waits_for
-    cdef WaitTimer timer
-    cdef object cancel_message
-    # raised instead of CancelledError when the pending cancellation is delivered
-    cdef object thrown
-    cdef object result_value
-    cdef object exception_value
-    cdef WaitQueue joiners
-    # a Watcher, a list of them, or None
-    cdef object watchers
-    cdef PyObject *live_prev
-    cdef PyObject *live_next
-
-    cdef object complete(self, object returned)
-    cdef bint accepts(self, object fn) except -1
-    cdef object function_of(self, object fn)
-    cdef int discard(self) except -1
-    cdef int suspending(self) except -1
-    cdef int continuing(self) except -1
-    cdef int on_finished(self) except -1
-    cdef int forward_cancel(self) except -1
-    cdef int watch(self, Watcher watcher) except -1
-    cdef int unwatch(self, Watcher watcher) except -1
-    cdef int request_cancel(self, object message) except -1
-    cdef int join_until(self, long long deadline_ns) except -1
-    cdef object outcome(self)
-
-
-cdef class Scheduler:
-    cdef readonly Slot slot
-    cdef readonly Clock clock
-    cdef TimerHeap timers
+cdef class Scheduler(Dispatcher):
     cdef Policy policy
+    # the same, if it is the default one: popped without the detour
+    cdef Fifo fifo
     cdef Backend backend
-    cdef Hub hub
     cdef type fiber_type
-    cdef object instruments
     cdef Stack hub_stack
     cdef StackMain entry
-    # who runs now; None in the hub
-    cdef FiberCore current
+    # the fiber whose end ends the program, and that a Deadlock is thrown into
     cdef public FiberCore main
     # popped for the hub, which must start it on a fresh stack
     cdef PyObject *for_hub
@@ -118,65 +24,29 @@ cdef class Scheduler:
     cdef PyObject *front
     cdef PyObject *live
     cdef readonly Py_ssize_t live_count
+    # idle stacks, the one used last at the end; the fewest there were since the pool's last decay
     cdef list pool
     cdef Py_ssize_t pool_low
     cdef Timer pool_timer
+    # leaves through the loop at the end of the drain
     cdef object fatal
-    cdef list dirty
-    cdef bint draining
-    cdef bint drain_requested
-    cdef int handoffs
-    cdef int io_calls
-    cdef Py_ssize_t external_waits
+    # this process is the forked child of the one that the fibers live in
+    cdef bint abandoned
+    # counts drains; when I/O is due again, in ticks
     cdef unsigned long long epoch
     cdef unsigned long long poll_at
-    # counters, for statistics() and tests
     cdef readonly unsigned long long switches
     cdef readonly unsigned long long takes
-    cdef readonly unsigned long long direct_handoffs
     cdef readonly unsigned long long drains
     cdef readonly unsigned long long stacks_created
 
-    # this process is the forked child of the one that the fibers live in
-    cdef bint abandoned
-
-    # what primitives use
-    cdef object park(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
-                     long long deadline_ns)
-    cdef int wait_for(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
-                      long long deadline_ns) except -1
-    cdef bint wake(self, FiberCore f, object value) except -1
-    cdef bint wake_first(self, WaitQueue *queue, object value) except -1
-    cdef int wake_all(self, WaitQueue *queue, object value) except -1
-    cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1
-    cdef int throw_into(self, FiberCore f, object error) except -1
-    cdef int raise_cancel(self, FiberCore me) except -1
-    cdef int yield_now(self, FiberCore me) except -1
     cdef int spawn_fiber(self, FiberCore f) except -1
-    cdef int mark_dirty(self, Flushable output) except -1
-    cdef int flush_dirty(self) except -1
-    # the verbs
-    cdef object block_fiber(self, FiberCore me, long long deadline_ns, short reason)
-    cdef bint resume_fiber(self, FiberCore f, object value) except -1
-    cdef object switch_fiber(self, FiberCore me, FiberCore target, object value, long long deadline_ns)
-    # the inside
-    cdef int suspend(self, FiberCore me) except -1
-    cdef int ready(self, FiberCore f) except -1
-    cdef int push(self, FiberCore f) except -1
-    cdef int push_front(self, FiberCore f) except -1
-    cdef int unqueue(self, FiberCore f) except -1
-    cdef int drain_inbox(self) except -1
-    cdef int deliver_cancel(self, FiberCore f) except -1
-    cdef PyObject *take(self) except? NULL
+    cdef int enqueue(self, FiberCore f) except -1
     cdef Runnable take_from_policy(self)
-    cdef int leave_to(self, FiberCore me, PyObject *following) except -1
     cdef int thrown_into(self, FiberCore me) except -1
     cdef int stack_main(self, Stack stack) except -1
     cdef int begin(self, FiberCore f) except -1
     cdef int conclude(self, FiberCore f, PyObject *returned) except -1
-    cdef int note_switch(self, FiberCore leaving) except -1
-    cdef int note_arrival(self, FiberCore arriving) except -1
-    cdef int note_block(self, FiberCore f) except -1
     cdef int finish(self, FiberCore f) except -1
     cdef int tell_watchers(self, FiberCore f) except -1
     cdef int run_from_hub(self, PyObject *p) except -1
@@ -184,10 +54,8 @@ cdef class Scheduler:
     cdef int drain(self) except -1
     cdef int fire_timers(self) except -1
     cdef bint runnable(self) except -1
+    cdef int note_switch(self, FiberCore leaving) except -1
+    cdef int note_arrival(self, FiberCore arriving) except -1
 
 
-cdef int queue_append(WaitQueue *queue, FiberCore f) except -1
-cdef int queue_remove(FiberCore f) noexcept
 cdef Scheduler running_scheduler()
-cdef FiberCore running_fiber(str caller)
-cdef object fiber_value(FiberCore f, object value)

@@ -1,6 +1,6 @@
 """A fiber that awaits: see awaiting.pyx."""
 
-from .._core.scheduler cimport FiberCore
+from .._core.fiber cimport FiberCore
 
 
 cdef class AwaitingFiber(FiberCore):

@@ -19,7 +19,8 @@ import inspect
 
 from cpython.object cimport PyObject
 
-from .._core.scheduler cimport FORWARDED, NOT_FORWARDED, STAYS_PENDING, FiberCore, Scheduler, running_fiber
+from .._core.fiber cimport FORWARDED, NOT_FORWARDED, STAYS_PENDING, FiberCore, running_fiber
+from .._core.scheduler cimport Scheduler
 from .poller cimport PollingHub
 
 from .compat import enter_task, isfuture, leave_task, register_task

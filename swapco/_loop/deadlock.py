@@ -25,7 +25,7 @@ def outside_sources(loop: asyncio.AbstractEventLoop, own_handlers: Iterable[Any]
 
     ``own_handlers`` are signal handlers that only interrupt the program (the runner's Ctrl-C).
     """
-    from .._core.scheduler import FiberCore
+    from .._core.fiber import FiberCore
 
     found = []
     tasks = [t for t in asyncio.all_tasks(loop) if not isinstance(t, FiberCore)]

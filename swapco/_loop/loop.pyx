@@ -29,7 +29,8 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from .._core.clock cimport Clock, Timer, duration_ns
 from .._core.policy cimport Policy
-from .._core.scheduler cimport FiberCore, Scheduler
+from .._core.fiber cimport FiberCore
+from .._core.scheduler cimport Scheduler
 from .._core.states cimport BLOCKED
 from .poller cimport Poller, PollingHub
 from .task cimport Fiber

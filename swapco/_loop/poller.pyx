@@ -41,15 +41,17 @@ import errno
 import os
 import weakref
 
+cimport cython
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from libc.errno cimport EAGAIN, EINTR, errno as c_errno
+from libc.errno cimport EAGAIN, EEXIST, EINTR, errno as c_errno
 from libc.string cimport memset
 
 from .._core.clock cimport NEVER_NS, Clock, deadline_after
 from .._core.hub cimport Hub
 from .._core.reasons cimport READ, WRITE
-from .._core.scheduler cimport FiberCore, Flushable, Scheduler, running_fiber, running_scheduler
+from .._core.fiber cimport Dispatcher, FiberCore, Flushable, running_fiber
+from .._core.scheduler cimport Scheduler, running_scheduler
 
 from .._core.errors import NotInFiber
 
@@ -62,7 +64,7 @@ cdef extern from "sys/epoll.h" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
     uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLPRI, EPOLLERR, EPOLLHUP, EPOLLET
 
 cdef extern from "sys/eventfd.h" nogil:
@@ -89,8 +91,11 @@ cdef extern from "sys/socket.h" nogil:
     Py_ssize_t c_recv "recv"(int fd, void *buffer, size_t size, int flags)
     Py_ssize_t c_send "send"(int fd, const void *buffer, size_t size, int flags)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
-    int SOL_SOCKET, SO_DOMAIN, SO_TYPE, AF_INET, AF_INET6, SOCK_STREAM
-    int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, MSG_OOB, MSG_ERRQUEUE, MSG_WAITALL
+    int SOL_SOCKET, SO_PROTOCOL, SO_TYPE, SOCK_STREAM
+    int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_ERRQUEUE
+
+cdef extern from "netinet/in.h" nogil:
+    int IPPROTO_TCP
 
 cdef extern from "unistd.h" nogil:
     Py_ssize_t c_read "read"(int fd, void *buffer, size_t size)
@@ -106,10 +111,14 @@ cdef enum:
     IO_CALLS = 64
     NO_FREE = 0xffffffff
 
+# what every descriptor is watched for; EPOLLOUT comes with its first full send buffer
+cdef uint32_t WATCHED = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
+
 # every poller of this process, for the child of a fork
 _pollers = weakref.WeakSet()
 
 
+@cython.final
 cdef class Registration:
     """A descriptor in the poller's set."""
 
@@ -137,9 +146,23 @@ cdef class Registration:
                 self.scheduler.wake(<FiberCore>self.writer, None)
         return 0
 
+    cdef int watch_output(self) noexcept:
+        """A send found no room: have the kernel report when there is some."""
+        self.writable = False
+        if not self.watches_output and self.poller.open:
+            self.watches_output = True
+            # reports at once if there is room by now
+            epoll_ctl(
+                self.poller.epoll_fd, EPOLL_CTL_MOD, self.fd,
+                _event(WATCHED | EPOLLOUT, self.poller.key_of(self.index)),
+            )
+        return 0
+
+    # -- before each operation
+
     cdef int begin_io(self, FiberCore me) except -1:
-        """Before each operation: is the descriptor open, and has the fiber had its share (law 5)?"""
-        cdef Scheduler s = self.scheduler
+        """Is the descriptor open, and has the fiber had its share (law 5)?"""
+        cdef Dispatcher s = self.scheduler
         if me.scheduler is not s:
             raise RuntimeError(f"{self.describe()} belongs to another event loop")
         if self.closed:
@@ -152,50 +175,97 @@ cdef class Registration:
                 self.raise_closed()
         return 0
 
-    def describe(self) -> str:
-        """What reports call it."""
-        return repr(self if self.owner == NULL else <object>self.owner)
+    cdef int begin_read(self, FiberCore me) except -1:
+        """``begin_io``, and nobody else may read.
 
-    def raise_closed(self):
-        raise OSError(errno.EBADF, f"{self.describe()} is closed")
-
-    cdef int wait_readable(self, FiberCore me, long long deadline_ns) except -1:
-        """Park until the kernel reports something to read (or an end, or an error)."""
+        Not only when this one would wait: which of two readers gets what must not depend on timing.
+        """
+        self.begin_io(me)
         if self.reader != NULL:
             raise RuntimeError(
                 f"{<FiberCore>self.reader!r} is reading from {self.describe()} already; "
                 "let one fiber read, or guard the reads with a Lock"
             )
-        self.reader = <PyObject *>me
-        try:
-            self.scheduler.park(me, NULL, READ, <PyObject *>self if self.owner == NULL else self.owner, deadline_ns)
-        finally:
-            self.reader = NULL
-        if self.closed:
-            self.raise_closed()
         return 0
 
-    cdef int wait_writable(self, FiberCore me, long long deadline_ns) except -1:
-        """Park until the kernel reports room to write (or an error)."""
+    cdef int begin_write(self, FiberCore me) except -1:
+        """``begin_io``, and nobody else may write."""
+        self.begin_io(me)
         if self.writer != NULL:
             raise RuntimeError(
                 f"{<FiberCore>self.writer!r} is writing to {self.describe()} already; "
                 "let one fiber write, or guard the writes with a Lock"
             )
+        return 0
+
+    cdef long long deadline(self, long long timeout_ns) noexcept:
+        """The point in time ``timeout_ns`` from now; asked for only when a fiber must wait."""
+        if timeout_ns == NEVER_NS:
+            return NEVER_NS
+        return self.scheduler.clock.now_ns() + timeout_ns
+
+    def describe(self) -> str:
+        """What reports call it."""
+        return repr(self if self.owner == NULL else <object>self.owner)
+
+    cdef bint is_stream(self) noexcept:
+        """Is it a stream socket?"""
+        cdef int value = 0
+        cdef socklen_t size = sizeof(value)
+        return getsockopt(self.fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 and value == SOCK_STREAM
+
+    def raise_closed(self):
+        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: descriptor {self.fd} was closed meanwhile")
+
+    # -- waiting
+
+    cdef int park_reader(self, FiberCore me, long long deadline_ns) except -1:
+        """Park until the kernel reports something to read (or an end, or an error), or ``close``."""
+        # it must outlive the wait, for the report of a timeout
+        cdef object named = self if self.owner == NULL else <object>self.owner
+        if self.closed:
+            return 0
+        self.reader = <PyObject *>me
+        try:
+            self.scheduler.park(me, NULL, READ, <PyObject *>named, deadline_ns)
+        finally:
+            self.reader = NULL
+        return 0
+
+    cdef int park_writer(self, FiberCore me, long long deadline_ns) except -1:
+        """Park until the kernel reports room to write (or an error), or ``close``."""
+        cdef object named = self if self.owner == NULL else <object>self.owner
+        if self.closed:
+            return 0
+        self.watch_output()
         self.writer = <PyObject *>me
         try:
-            self.scheduler.park(me, NULL, WRITE, <PyObject *>self if self.owner == NULL else self.owner, deadline_ns)
+            self.scheduler.park(me, NULL, WRITE, <PyObject *>named, deadline_ns)
         finally:
             self.writer = NULL
+        return 0
+
+    cdef int wait_readable(self, FiberCore me, long long deadline_ns) except -1:
+        """``park_reader``; EBADF if the descriptor was closed meanwhile."""
+        self.park_reader(me, deadline_ns)
         if self.closed:
             self.raise_closed()
         return 0
 
-    cdef Py_ssize_t try_recv(self, char *buffer, Py_ssize_t size, int flags) except -2:
-        """recv(2) without waiting: the number of bytes, 0 at the end, -1 if there is nothing yet."""
+    cdef int wait_writable(self, FiberCore me, long long deadline_ns) except -1:
+        """``park_writer``; EBADF if the descriptor was closed meanwhile."""
+        self.park_writer(me, deadline_ns)
+        if self.closed:
+            self.raise_closed()
+        return 0
+
+    # -- without waiting
+
+    cdef Py_ssize_t recv_now(self, char *buffer, Py_ssize_t size, int flags) noexcept:
+        """recv(2) without waiting: the number of bytes (0 at the end), or minus the error's number."""
         cdef Py_ssize_t got
         if not self.readable and not flags & (MSG_OOB | MSG_ERRQUEUE):
-            return -1
+            return -EAGAIN
         while True:
             got = c_recv(self.fd, buffer, size, flags | MSG_DONTWAIT)
             if got >= 0:
@@ -204,83 +274,100 @@ cdef class Registration:
                 return got
             if c_errno == EAGAIN:
                 self.readable = False
-                return -1
+                return -EAGAIN
             if c_errno != EINTR:
-                PyErr_SetFromErrno(OSError)
-                return -2
+                return -c_errno
 
-    cdef Py_ssize_t try_send(self, const char *buffer, Py_ssize_t size, int flags) except -2:
-        """send(2) without waiting: the number of bytes, or -1 if there is no room."""
+    cdef Py_ssize_t send_now(self, const char *buffer, Py_ssize_t size, int flags) noexcept:
+        """send(2) without waiting: the number of bytes, or minus the error's number."""
         cdef Py_ssize_t sent
         if not self.writable:
-            return -1
+            return -EAGAIN
         while True:
             sent = c_send(self.fd, buffer, size, flags | MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent >= 0:
                 return sent
             if c_errno == EAGAIN:
-                self.writable = False
-                return -1
+                self.watch_output()
+                return -EAGAIN
             if c_errno != EINTR:
-                PyErr_SetFromErrno(OSError)
-                return -2
+                return -c_errno
+
+    # -- operations that park the fiber
 
     cdef Py_ssize_t recv(self, FiberCore me, char *buffer, Py_ssize_t size, int flags,
-                         long long deadline_ns) except -1:
-        """recv(2) that parks the fiber: the number of bytes, 0 at the end."""
+                         long long timeout_ns) except -1:
+        """recv(2): the number of bytes, 0 at the end.  Nothing runs between the read and the return, so that
+        ``buffer`` may be the poller's scratch."""
         cdef Py_ssize_t got
-        self.begin_io(me)
-        if self.reader != NULL:
-            # not only when this one would wait: which of two readers gets what must not depend on timing
-            self.wait_readable(me, deadline_ns)
+        cdef long long deadline = 0
+        self.begin_read(me)
         while True:
-            got = self.try_recv(buffer, size, flags)
+            got = self.recv_now(buffer, size, flags)
             if got >= 0:
                 return got
-            self.wait_readable(me, deadline_ns)
+            if got != -EAGAIN:
+                raise_errno(-got)
+            if deadline == 0:
+                deadline = self.deadline(timeout_ns)
+            self.wait_readable(me, deadline)
 
     cdef Py_ssize_t send(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags,
-                         long long deadline_ns) except -1:
-        """send(2) that parks the fiber until there is room for at least one byte."""
+                         long long timeout_ns) except -1:
+        """send(2): waits until there is room for at least one byte; returns how many were taken."""
         cdef Py_ssize_t sent
-        self.begin_io(me)
-        if self.writer != NULL:
-            self.wait_writable(me, deadline_ns)
+        cdef long long deadline = 0
+        self.begin_write(me)
         while True:
-            sent = self.try_send(buffer, size, flags)
+            sent = self.send_now(buffer, size, flags)
             if sent >= 0:
                 return sent
-            self.wait_writable(me, deadline_ns)
+            if sent != -EAGAIN:
+                raise_errno(-sent)
+            if deadline == 0:
+                deadline = self.deadline(timeout_ns)
+            self.wait_writable(me, deadline)
 
     cdef int send_all(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags,
-                      long long deadline_ns) except -1:
+                      long long timeout_ns) except -1:
         """send(2) until everything is sent; what was sent before an error is not reported."""
         cdef Py_ssize_t sent
-        self.begin_io(me)
-        if self.writer != NULL:
-            self.wait_writable(me, deadline_ns)
+        cdef long long deadline = 0
+        self.begin_write(me)
         while True:
-            sent = self.try_send(buffer, size, flags)
+            sent = self.send_now(buffer, size, flags)
             if sent == size:
                 return 0
             if sent >= 0:
                 buffer += sent
                 size -= sent
-            else:
-                self.wait_writable(me, deadline_ns)
+                continue
+            if sent != -EAGAIN:
+                raise_errno(-sent)
+            if deadline == 0:
+                deadline = self.deadline(timeout_ns)
+            self.wait_writable(me, deadline)
+
+    # -- the end
 
     cdef int close(self) except -1:
-        """Leave the set, before the descriptor is closed: wakes whoever waits, with EBADF."""
+        """Leave the set, before the descriptor is closed: wakes whoever waits."""
         if self.closed:
             return 0
         self.closed = True
         self.poller.unregister(self)
         self.output = None
+        self.owner = NULL
         if self.reader != NULL:
             self.scheduler.wake(<FiberCore>self.reader, None)
         if self.writer != NULL:
             self.scheduler.wake(<FiberCore>self.writer, None)
         return 0
+
+
+cdef int raise_errno(int number) except -1:
+    """Raise OSError, or its subclass for this number."""
+    raise OSError(number, os.strerror(number))
 
 
 cdef class Poller:
@@ -291,6 +378,7 @@ cdef class Poller:
         self.loop = loop
         self.armed_ns = NEVER_NS
         self.by_fd = {}
+        self.lingering = set()
         self.first_free = NO_FREE
         self.epoll_fd = self.event_fd = self.timer_fd = -1
         self.scratch = <char *>PyMem_Malloc(SCRATCH_SIZE)
@@ -300,8 +388,8 @@ cdef class Poller:
         self.event_fd = _checked(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
         self.timer_fd = _checked(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK))
         self.open = True
-        _control(self.epoll_fd, EPOLL_CTL_ADD, self.event_fd, EPOLLIN | EPOLLET, KEY_EVENT)
-        _control(self.epoll_fd, EPOLL_CTL_ADD, self.timer_fd, EPOLLIN | EPOLLET, KEY_TIMER)
+        _checked(epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.event_fd, _event(EPOLLIN | EPOLLET, KEY_EVENT)))
+        _checked(epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.timer_fd, _event(EPOLLIN | EPOLLET, KEY_TIMER)))
         _pollers.add(self)
 
     def __dealloc__(self):
@@ -322,22 +410,23 @@ cdef class Poller:
         cdef uint32_t index
         if not self.open:
             raise RuntimeError("the event loop is closed, or belongs to the parent of this process")
-        if fd in self.by_fd:
-            raise RuntimeError(f"descriptor {fd} is registered already: by {self.find(fd).describe()}")
         if self.first_free == NO_FREE:
             self.grow()
         index = self.first_free
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, _event(WATCHED, self.key_of(index))) < 0:
+            if c_errno == EEXIST and fd in self.by_fd:
+                raise RuntimeError(f"descriptor {fd} is registered already: by {self.find(fd).describe()}")
+            PyErr_SetFromErrno(OSError)
+        if fd in self.by_fd:
+            # closed behind our back (os.close), and the number came again: the kernel had dropped the old one
+            self.disown(self.find(fd))
+            index = self.first_free
+            _checked(epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, fd, _event(WATCHED, self.key_of(index))))
         r = Registration.__new__(Registration)
         r.fd = fd
-        r.closed = True
         r.scheduler = self.scheduler
-        _control(
-            self.epoll_fd, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
-            <uint64_t>self.table[index].generation << 32 | (index + FIRST_KEY),
-        )
         r.poller = self
         r.index = index
-        r.closed = False
         r.readable = r.writable = True
         r.short_read_empties = _is_tcp(fd)
         self.first_free = <uint32_t><size_t>self.table[index].registration
@@ -345,6 +434,10 @@ cdef class Poller:
         self.by_fd[fd] = index
         self.registered += 1
         return r
+
+    cdef uint64_t key_of(self, uint32_t index) noexcept:
+        """What events of this table entry carry."""
+        return <uint64_t>self.table[index].generation << 32 | (index + FIRST_KEY)
 
     cdef Registration find(self, int fd):
         """The registration of a descriptor, or None."""
@@ -360,6 +453,14 @@ cdef class Poller:
         self.first_free = r.index
         self.by_fd.pop(r.fd, None)
         self.registered -= 1
+        return 0
+
+    cdef int disown(self, Registration r) except -1:
+        """Drop a registration whose descriptor somebody else closed; whoever waits for it gets EBADF."""
+        cdef int fd = r.fd
+        r.fd = -1
+        r.close()
+        self.by_fd.pop(fd, None)
         return 0
 
     cdef int grow(self) except -1:
@@ -452,33 +553,27 @@ cdef class Poller:
         return {"registered": self.registered, "turns": self.turns, "events": self.events}
 
 
-cdef enum:
-    SCRATCH_SIZE = 262144
-
-
 cdef inline int _checked(int result) except -1:
     if result < 0:
         PyErr_SetFromErrno(OSError)
     return result
 
 
-cdef int _control(int epoll_fd, int operation, int fd, uint32_t events, uint64_t key) except -1:
-    cdef epoll_event event
-    event.events = events
-    event.data.u64 = key
-    return _checked(epoll_ctl(epoll_fd, operation, fd, &event))
+cdef epoll_event _setting
+
+
+cdef epoll_event *_event(uint32_t events, uint64_t key) noexcept:
+    """An argument for epoll_ctl."""
+    _setting.events = events
+    _setting.data.u64 = key
+    return &_setting
 
 
 cdef bint _is_tcp(int fd) noexcept:
-    """Is it a stream socket of the internet families?"""
+    """Is it a TCP socket?  (Not: "a stream socket of the internet families", for SCTP and MPTCP are that too.)"""
     cdef int value = 0
     cdef socklen_t size = sizeof(value)
-    if getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) < 0 or value != SOCK_STREAM:
-        return False
-    size = sizeof(value)
-    if getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &size) < 0:
-        return False
-    return value == AF_INET or value == AF_INET6
+    return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &size) == 0 and value == IPPROTO_TCP
 
 
 cdef class PollingHub(Hub):
@@ -493,7 +588,7 @@ cdef Poller running_poller():
     return poller_of(s)
 
 
-cdef Poller poller_of(Scheduler scheduler):
+cdef Poller poller_of(Dispatcher scheduler):
     return (<PollingHub>scheduler.hub).poller
 
 
@@ -508,12 +603,7 @@ def _wait(fd, timeout, bint reading, str caller):
     r = poller.find(number)
     if r is not None:
         # one of our own sockets: what it knows may be stale by design, so ask the kernel
-        if _ready(number, reading):
-            return
-        if reading:
-            r.wait_readable(me, deadline)
-        else:
-            r.wait_writable(me, deadline)
+        _wait_registered(r, me, deadline, reading)
         return
     try:
         r = poller.register(number)
@@ -521,14 +611,22 @@ def _wait(fd, timeout, bint reading, str caller):
         return  # a regular file: always ready
     r.owner = <PyObject *>fd
     try:
-        if _ready(number, reading):
-            return
+        _wait_registered(r, me, deadline, reading)
+    finally:
+        r.close()
+
+
+cdef int _wait_registered(Registration r, FiberCore me, long long deadline, bint reading) except -1:
+    if reading:
+        r.begin_read(me)
+    else:
+        r.begin_write(me)
+    while not descriptor_ready(r.fd, reading):
         if reading:
             r.wait_readable(me, deadline)
         else:
             r.wait_writable(me, deadline)
-    finally:
-        r.close()
+    return 0
 
 
 cdef extern from "poll.h" nogil:
@@ -540,7 +638,8 @@ cdef extern from "poll.h" nogil:
     short POLLIN, POLLOUT
 
 
-cdef bint _ready(int fd, bint reading) noexcept:
+cdef bint descriptor_ready(int fd, bint reading) noexcept:
+    """Ask the kernel, without waiting."""
     cdef pollfd entry
     entry.fd = fd
     entry.events = POLLIN if reading else POLLOUT

@@ -14,7 +14,8 @@ import linecache
 import traceback
 
 from .._core.reasons cimport NOTHING
-from .._core.scheduler cimport FiberCore, Scheduler
+from .._core.fiber cimport FiberCore
+from .._core.scheduler cimport Scheduler
 from .._core.states cimport DONE
 from .awaiting cimport AwaitingFiber
 from .poller cimport PollingHub

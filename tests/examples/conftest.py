@@ -195,7 +195,9 @@ def tool() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def redis_address(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def redis_address(
+    tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, int]]:
     """A real Redis."""
     program = tool("redis-server")
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -19,7 +19,9 @@ from kv.store import CommandError, Store, Waiter, WrongTypeError
 
 # The parser
 
-words = st.lists(st.binary(max_size=40) | st.sampled_from([b"", b"\r\n", b"$3\r\nfoo\r\n", b"x" * 1500]), min_size=1)
+words = st.lists(
+    st.binary(max_size=40) | st.sampled_from([b"", b"\r\n", b"$3\r\nfoo\r\n", b"x" * 1500]), min_size=1
+)
 streams = st.lists(
     words.map(lambda request: encode(*request))
     | st.sampled_from([b"PING\r\n", b"set a 'b c'\n", b"\r\n", b"*0\r\n", b"*-1\r\n"]),
@@ -27,7 +29,9 @@ streams = st.lists(
 broken = st.builds(
     lambda good, bad, rest: good + bad + rest,
     streams,
-    st.sampled_from([b"*x\r\n", b"*2\r\n:3\r\n", b"*1\r\n$-1\r\n", b"*1\r\n$x\r\n", b"'\r\n", b"*99999999\r\n"]),
+    st.sampled_from(
+        [b"*x\r\n", b"*2\r\n:3\r\n", b"*1\r\n$-1\r\n", b"*1\r\n$x\r\n", b"'\r\n", b"*99999999\r\n"]
+    ),
     st.binary(max_size=20),
 )
 
@@ -281,7 +285,10 @@ def test_wrong_types(store: Store) -> None:
             operation()
 
 
-@given(st.lists(st.binary(max_size=3), min_size=1), st.integers(-12, 12), st.integers(-12, 12))
+indexes = st.integers(-12, 12) | st.sampled_from([protocol.INT64_MIN, protocol.INT64_MAX])
+
+
+@given(st.lists(st.binary(max_size=3), min_size=1), indexes, indexes)
 def test_slice_counts_as_python_does(elements: list[bytes], start: int, stop: int) -> None:
     store = Store()
     store.push(b"l", elements, left=False)

@@ -49,7 +49,9 @@ def test_connection_commands(db: Any) -> None:
 
 
 def test_client_commands(server: RunningServer) -> None:
-    with redis.Redis(server.host, server.port, protocol=2, client_name="tester", single_connection_client=True) as db:
+    with redis.Redis(
+        server.host, server.port, protocol=2, client_name="tester", single_connection_client=True
+    ) as db:
         assert db.client_getname() == "tester"
         assert isinstance(db.client_id(), int)
         assert db.client_setname("other")
@@ -411,7 +413,9 @@ def test_a_killed_process_that_was_blocked_takes_nothing(
     server: RunningServer, raw: Raw, tool: Callable[[str], str]
 ) -> None:
     program = tool("redis-cli")
-    with subprocess.Popen([program, "-p", str(server.port), "BLPOP", "x", "0"], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [program, "-p", str(server.port), "BLPOP", "x", "0"], stdout=subprocess.DEVNULL
+    ) as process:
         blocked(server, 1)
         process.kill()
     blocked(server, 0)
@@ -676,7 +680,9 @@ words = st.lists(st.sampled_from(["a", "1", "x", "NX", "GET", "EX"]), max_size=4
 
 
 def call(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[list[str]]:
-    return st.tuples(*arguments).map(lambda parts: [name, *(w for p in parts for w in (p if isinstance(p, list) else [p]))])
+    return st.tuples(*arguments).map(
+        lambda parts: [name, *(w for p in parts for w in (p if isinstance(p, list) else [p]))]
+    )
 
 
 set_options = st.lists(
@@ -707,7 +713,10 @@ calls = st.one_of(
     call("HELLO", st.sampled_from(["4", "x", "0"])),
     call("FLUSHALL", st.sampled_from([["SYNC"], [], ["FROB"]])),
     *(st.just([name]) for name in ("PING", "DBSIZE", "FLUSHDB", "UNSUBSCRIBE", "GETFROB")),
-    *(call(name, words) for name in ("PING", "ECHO", "GET", "DEL", "LPUSH", "BLPOP", "TTL", "INCR", "MSET", "KEYS")),
+    *(
+        call(name, words)
+        for name in ("PING", "ECHO", "GET", "DEL", "LPUSH", "BLPOP", "TTL", "INCR", "MSET", "KEYS")
+    ),
 )
 
 
@@ -737,7 +746,9 @@ def test_replies_are_those_of_redis(
                 replies = [raw.reply() for _ in requests]
             else:
                 replies = [raw.command(*request) for request in requests]
-        transcripts.append([(request, comparable(request, reply)) for request, reply in zip(requests, replies)])
+        transcripts.append(
+            [(request, comparable(request, reply)) for request, reply in zip(requests, replies)]
+        )
     ours, theirs = transcripts
     assert ours == theirs
 
@@ -778,13 +789,17 @@ def test_the_greeting_tells_the_address(own_server: RunningServer) -> None:
 @pytest.mark.parametrize("kind", ["fibers", "uvloop"])
 def test_a_port_in_use(own_server: RunningServer, kind: str) -> None:
     program = [sys.executable, str(EXAMPLES / "kv_server.py"), "--server", kind]
-    result = subprocess.run([*program, "--port", str(own_server.port)], capture_output=True, text=True, timeout=30)
+    result = subprocess.run(
+        [*program, "--port", str(own_server.port)], capture_output=True, text=True, timeout=30
+    )
     assert result.returncode == 1
     assert result.stderr.startswith("kv_server: ")
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--seconds", "0"], ["--clients", "0"], ["--frob"]])
+@pytest.mark.parametrize(
+    "arguments", [["--port", "70000"], ["--seconds", "0"], ["--clients", "0"], ["--frob"]]
+)
 def test_bad_arguments(arguments: list[str]) -> None:
     program = [sys.executable, str(EXAMPLES / "kv_server.py")]
     result = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=30)
@@ -819,7 +834,9 @@ def test_demo() -> None:
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     for name in ("fibers", "uvloop"):
-        rows = re.findall(rf"\b{name}\s+[\d,]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+\d+%$", result.stdout, re.M)
+        rows = re.findall(
+            rf"\b{name}\s+[\d,]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+\d+%$", result.stdout, re.M
+        )
         assert len(rows) == 2, result.stdout
     assert len(re.findall(r"\bratio\s+[\d.]+x", result.stdout)) == 2
     assert "answered correctly" in result.stdout

@@ -1,26 +1,27 @@
 """Every interleaving of the two words of a fiber, its token and its wait record, and of the way to the hub.
 
-One fiber runs on the owner of the slot: it blocks barely, waits inside a primitive, with and without timeouts.
-Other fibers and callbacks of the owner resume it, cancel it and release the primitive; foreign threads resume
-and cancel it.  The model checks laws 1 to 4 and 8 of the three verbs: a racing block and resume end the same
-in either order, exactly one wins a wait, the losers learn it, no value, permit or cancellation is lost or
-doubled, a resume never ends a wait inside a primitive; and that the hub never sleeps over a full inbox.
+One fiber runs on the owner of the slot: it blocks barely or waits inside a primitive, with and without
+timeouts.  Other fibers and callbacks of the owner resume it, cancel it and release the primitive; foreign
+threads resume and cancel it.  The model checks laws 1 to 4 and 8 of the three verbs: a racing block and
+resume end the same in either order, exactly one wins a wait, the losers learn it, no value, permit or
+cancellation is lost or doubled, a resume never ends a wait inside a primitive; and that the hub never
+sleeps over a full inbox.
 
 The wait record is ``(serial, phase)`` in one word (``swapco/_core/wait.h``), won by one compare-and-swap.
 
 Two versions are explored, over the same programs:
 
-- ``WITHOUT_GIL``: every atomic operation is a step of its own.  A resume first leaves its value in the token,
-  then looks for a bare wait to win; a block looks at the token, opens the record, and looks at the token once
-  more; a fiber that was resumed and finds no token (an earlier block took it between the two steps of that
-  resume) blocks again.  This is what the two words need by themselves.
-- ``WITH_GIL``: a resume, and a block from its look at the token to the open record, are one step each, because
-  nothing in between lets go of the GIL.  Then a resume may win first and hand its value over, the token being
-  only for resumes that found nothing to win.  This is what the scheduler does.
+- *Without the GIL* every atomic operation is a step of its own.  A resume first leaves its value in the
+  token, then looks for a bare wait to win.  A block looks at the token, opens the record, and looks at the
+  token once more.  A fiber that was resumed and finds no token (an earlier block took it, between the two
+  steps of that resume) blocks again.  This is what the two words need by themselves.
+- *With the GIL* a resume is one step, and so is a block from its look at the token to the open record:
+  nothing in between lets go of the GIL.  Then a resume may win first and hand its value over, and leave a
+  token only if it found nothing to win.  This is what the scheduler does.
 
-A cancellation from outside does not win the wait: it sets a flag and posts, and the owner wins the wait in its
-name.  Were the canceller to win, the fiber might have seen the flag at an earlier wait, and one cancellation
-would end two waits (see the mutants).
+A cancellation from outside does not win the wait: it sets a flag and posts, and the owner wins the wait in
+its name.  Were the canceller to win, the fiber might have seen the flag at an earlier wait already, and one
+cancellation would end two waits: see the mutants.
 
 The mutants are broken versions of one step each; the model must find every one.
 """
@@ -35,18 +36,14 @@ from explorer import Violation, explore
 
 NONE = "none"
 OPEN_BARE, OPEN_PRIMITIVE = "open, bare", "open, primitive"
-WON_RESUME, WON_WAKE, WON_TIMEOUT, WON_CANCEL = "won by resume", "won by wake", "won by timeout", "won by cancel"
 OPEN = (OPEN_BARE, OPEN_PRIMITIVE)
-WON = (WON_RESUME, WON_WAKE, WON_TIMEOUT, WON_CANCEL)
+WON = ("won by resume", "won by wake", "won by timeout", "won by cancel")
+WON_RESUME, WON_WAKE, WON_TIMEOUT, WON_CANCEL = WON
 
 RUNNING, BLOCKED, READY, DONE = "running", "blocked", "ready", "done"
 
 
-class Version(NamedTuple):
-    gil: bool
-
-
-WITHOUT_GIL, WITH_GIL = Version(gil=False), Version(gil=True)
+WITH_GIL, WITHOUT_GIL = True, False
 
 
 class Program(NamedTuple):
@@ -96,7 +93,7 @@ class State(NamedTuple):
     phase: str = NONE
     token: int = 0
     pending: bool = False
-    # the value cell of a resume that wins first (WITH_GIL)
+    # the value cell of a resume that wins first (with the GIL)
     handed: int = 0
     # what the owner knows
     fiber: str = RUNNING
@@ -133,11 +130,13 @@ Steps = Iterator[tuple[str, State]]
 class FiberWordsModel:
     """``bugs`` switches on a broken version of a step."""
 
-    def __init__(self, program: Program, version: Version, *bugs: str) -> None:
+    def __init__(self, program: Program, gil: bool, *bugs: str) -> None:
         self.program = program
-        self.gil = version.gil
+        self.gil = gil
         self.bugs = frozenset(bugs)
-        self.interruptible = RELEASES_GIL | ({"open"} if "the GIL is released before the open" in bugs else set())
+        self.interruptible = set(RELEASES_GIL)
+        if "the GIL is released before the open" in bugs:
+            self.interruptible.add("open")
 
     def initial(self) -> State:
         return State(foreign=(Foreign(),) * len(self.program.foreign))
@@ -221,10 +220,12 @@ class FiberWordsModel:
                 yield from self.waiting(s)
             case "run" | "return" | "close":
                 yield from self.running(s)
-            case "drain" | "act" | "act cancel" | "pick" | "idle" | "look" | "poll" | "read" | "unnote" | "busy":
-                yield from self.hub(s)
-            case _:
+            case "timer" | "release" | "hand on" | "cancel" | "end wait" | "resume":
                 yield from self.event(s)
+            case "leave" | "see" | "see again" | "claim" | "hand":
+                yield from self.event(s)
+            case _:
+                yield from self.hub(s)
 
     def waiting(self, s: State) -> Steps:
         """A block or an acquire, up to the switch to the hub."""
@@ -234,15 +235,14 @@ class FiberWordsModel:
         match s.at:
             case "take":
                 if s.token:
-                    yield "takes the token", self.consume(s, s.token)._replace(token=0, pc=s.pc + 1, at="fiber")
+                    took = self.consume(s, s.token)
+                    yield "takes the token", took._replace(token=0, pc=s.pc + 1, at="fiber")
                 else:
                     yield "finds no token", s._replace(at="ask")
             case "permit":
                 if s.permits:
-                    yield (
-                        "takes a permit",
-                        s._replace(permits=s.permits - 1, acquired=s.acquired + 1, pc=s.pc + 1, at="fiber"),
-                    )
+                    took = s._replace(permits=s.permits - 1, acquired=s.acquired + 1)
+                    yield "takes a permit", took._replace(pc=s.pc + 1, at="fiber")
                 else:
                     yield "finds no permit", s._replace(at="ask")
             case "ask":
@@ -317,10 +317,9 @@ class FiberWordsModel:
                 else:
                     yield "finds the inbox empty", s._replace(at="pick")
             case "act":
-                blocked = s.fiber == BLOCKED
-                if blocked and (s.phase in WON or "the drain does not look at the wait" in bugs):
-                    yield "queues the fiber", self.ready(s)._replace(at="pick")
-                elif "the drain does not look at the fiber" in bugs and s.phase in WON:
+                blocked = s.fiber == BLOCKED or "the drain does not look at the fiber" in bugs
+                won = s.phase in WON or "the drain does not look at the wait" in bugs
+                if blocked and won:
                     yield "queues the fiber", self.ready(s)._replace(at="pick")
                 elif blocked and s.pending and s.phase in OPEN:
                     yield "sees a cancellation", s._replace(at="act cancel", record=s.serial)
@@ -362,10 +361,9 @@ class FiberWordsModel:
 
     def events(self, s: State) -> Steps:
         """Instead of running the fiber or sleeping on: timers, other fibers, callbacks."""
-        for serial in dict.fromkeys(s.timers):
-            timers = list(s.timers)
-            timers.remove(serial)
-            yield f"the timer of wait {serial} is due", s._replace(timers=tuple(timers), at="timer", record=serial)
+        for serial in s.timers:
+            due = s._replace(timers=tuple(other for other in s.timers if other != serial))
+            yield f"the timer of wait {serial} is due", due._replace(at="timer", record=serial)
         if s.owner_pc < len(self.program.owner):
             event = self.program.owner[s.owner_pc]
             yield f"another fiber calls {event}", s._replace(owner_pc=s.owner_pc + 1, at=event)
@@ -416,7 +414,7 @@ class FiberWordsModel:
         return s._replace(pending=True, requested=s.requested + (not s.pending))
 
     def resume(self, s: State, at: str, record: int, value: int) -> Iterator[tuple[str, State, str, int]]:
-        """One step of a resume, by anyone: what happened, the state, where the resumer is, the record seen."""
+        """One step of a resume, by anyone: what happens, the state, where the resumer is, the record seen."""
         bugs = self.bugs
         wins_first = self.gil or "wins first, without a look after the token" in bugs
         can_win = OPEN if "a resume wins any wait" in bugs else (OPEN_BARE,)
@@ -445,12 +443,10 @@ class FiberWordsModel:
                 else:
                     yield "is too late", s, "see again" if wins_first else "end", 0
             case "hand":
-                if self.gil:
-                    yield "hands its value over", s._replace(handed=value, accepted=s.accepted | {value}), "won", 0
-                else:
-                    # without a GIL a value cell of its own would be overtaken: give the mutant the token
-                    handed = s._replace(token=value, accepted=s.accepted | {value})
-                    yield "hands its value over", handed, "won", 0
+                handed = s._replace(accepted=s.accepted | {value})
+                # without the GIL (a mutant) the value goes into the token, as it does in the right version
+                handed = handed._replace(handed=value) if self.gil else handed._replace(token=value)
+                yield "hands its value over", handed, "won", 0
             case "see again":
                 if s.phase == WON_RESUME:
                     yield "was resumed and has not run: False", s, "end", 0
@@ -463,10 +459,7 @@ class FiberWordsModel:
             return
 
         def go(at: str, s: State = s, record: int = 0) -> State:
-            if at == "end":
-                new = Foreign(thread.pc + 1)
-            else:
-                new = Foreign(thread.pc, at, record)
+            new = Foreign(thread.pc + 1) if at == "end" else Foreign(thread.pc, at, record)
             return s._replace(foreign=(*s.foreign[:me], new, *s.foreign[me + 1 :]))
 
         match thread.at:
@@ -514,10 +507,10 @@ class FiberWordsModel:
 # ------------------------------------------------------------------------------------------------- the tests
 
 
-@pytest.mark.parametrize("version", [WITHOUT_GIL, WITH_GIL], ids=["without GIL", "with GIL"])
+@pytest.mark.parametrize("gil", [WITHOUT_GIL, WITH_GIL], ids=["without GIL", "with GIL"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_every_interleaving_is_right(name, version):
-    report = explore(FiberWordsModel(PROGRAMS[name], version))
+def test_every_interleaving_is_right(name, gil):
+    report = explore(FiberWordsModel(PROGRAMS[name], gil))
     assert report.failure is None, str(report)
     assert report.ends
 
@@ -549,9 +542,9 @@ MUTANTS = {
 
 @pytest.mark.parametrize("bug", MUTANTS)
 def test_the_model_finds_the_bug(bug):
-    version, reason = MUTANTS[bug]
+    gil, reason = MUTANTS[bug]
     for program in PROGRAMS.values():
-        report = explore(FiberWordsModel(program, version, bug))
+        report = explore(FiberWordsModel(program, gil, bug))
         if report.failure is not None:
             assert reason in report.failure.reason, str(report)
             assert report.failure.trace

@@ -1,10 +1,11 @@
 """Every interleaving of the FutexWord protocol, at the grain of single atomic operations and system calls.
 
 The model mirrors ``swapco/_core/futex.h`` function by function; the atomic steps themselves are not mirrored
-but taken from the library (``futex.TRANSITIONS``).  Each label of a thread below is a place between two atomic
-actions, and any other thread may act there.  The kernel is a set of sleepers a word: FUTEX_WAIT compares and
-enters it in one step, FUTEX_WAKE takes one out.  Spurious returns, timeouts and signals come at any moment;
-spurious returns and signals have a budget, so that a lost wake-up shows as a state in which nothing moves.
+but taken from the library (``futex.TRANSITIONS``).  Each label of a thread below is a place between two
+atomic actions, and any other thread may act there.  The kernel is a set of sleepers a word: FUTEX_WAIT
+compares and enters it in one step, FUTEX_WAKE takes one out.  Spurious returns, timeouts and signals come at
+any moment; spurious returns and signals have a budget, so that a lost wake-up shows as a state in which
+nothing moves.
 
 Then the same programs on broken versions of the protocol: the model must find each bug, or it proves nothing.
 """
@@ -221,8 +222,8 @@ class FutexModel:
             )
             if word.accepted != word.woken + (word.value == QUEUED) + leaving:
                 return (
-                    f"word {name} accepted {word.accepted} wakes, but {word.woken} waits were woken, {leaving} are "
-                    f"about to be and its value is {word.value}"
+                    f"word {name} accepted {word.accepted} wakes, but {word.woken} waits were woken, "
+                    f"{leaving} are about to be, and its value is {word.value}"
                 )
         return None
 
@@ -349,8 +350,8 @@ class FutexModel:
                 yield from parked_or_took(state, thread.reason)
             case "rouse target":
                 for sleeper, after in self.rouse(state, op.target):
-                    took = thread.reason == "took"
-                    yield f"futex_wake {sleeper}", go("leave", "woken", after) if took else go("sleep", "", after)
+                    at, reason = ("leave", "woken") if thread.reason == "took" else ("sleep", "")
+                    yield f"futex_wake {sleeper}", go(at, reason, after)
 
             case "sleep":
                 expected = RUNNING if "compares with the value before the park" in bugs else BLOCKED
@@ -369,9 +370,11 @@ class FutexModel:
                 if op.timed:
                     yield "ETIMEDOUT", go("returned", "timeout", out)
                 if state.spurious:
-                    yield "spurious return", go("returned", "nothing", out._replace(spurious=state.spurious - 1))
+                    fewer = out._replace(spurious=state.spurious - 1)
+                    yield "spurious return", go("returned", "nothing", fewer)
                 if state.signals:
-                    yield "EINTR", go("returned", "signal", out._replace(signals=state.signals - 1))
+                    fewer = out._replace(signals=state.signals - 1)
+                    yield "EINTR", go("returned", "signal", fewer)
             case "returned" if thread.reason == "then rouse":
                 for sleeper, after in self.rouse(state, op.target):
                     yield f"futex_wake {sleeper}, late", go("returned", "nothing", after)

@@ -1,0 +1,158 @@
+"""A fiber, its two words, and how it waits: see fiber.pyx."""
+
+from cpython.object cimport PyObject
+
+from .clock cimport Clock, Timer, TimerHeap
+from .hub cimport Hub
+from .policy cimport Policy, Runnable
+from .slot cimport Postable, Slot
+from .switch cimport Backend, Stack, StackMain
+from .wait cimport wait_word
+
+# A FIFO of fibers that wait inside one primitive: an intrusive list, borrowed references (the scheduler
+# holds every live fiber).
+cdef struct WaitQueue:
+    PyObject *head
+    PyObject *tail
+    Py_ssize_t count
+
+
+# What `forward_cancel` did with a cancellation.
+cdef enum Forwarded:
+    NOT_FORWARDED
+    FORWARDED
+    STAYS_PENDING
+
+
+cdef class WaitTimer(Timer):
+    cdef FiberCore fiber
+    cdef wait_word record
+
+
+cdef class Flushable:
+    # output collected during this turn; flushed before the fiber that wrote it gives the slot away
+    cdef bint flush_pending
+    cdef int flush(self) except -1
+
+
+cdef class FiberCore(Postable)
+cdef class Dispatcher
+
+
+cdef class Watcher:
+    # told at once, in the scheduler's section, that a fiber that it watches is done
+    cdef int fiber_done(self, FiberCore f) except -1
+
+
+cdef class FiberCore(Postable):
+    cdef object __weakref__
+    cdef readonly Dispatcher scheduler
+    cdef object fn
+    cdef tuple args
+    cdef object context
+    cdef object _name
+    cdef Stack stack
+    cdef signed char _state
+    cdef bint has_token
+    # `suspending` and `continuing` are called around every switch
+    cdef bint hooked
+    # in the list in front of the policy's
+    cdef bint in_front
+    # yielded while loop callbacks waited: they go first (`epoch` is the drain in which that was)
+    cdef bint behind_loop
+    cdef bint cancel_pending
+    cdef bint result_retrieved
+    cdef short reason
+    cdef int cancel_requests
+    cdef unsigned long long epoch
+    cdef wait_word wait
+    cdef object token
+    cdef object handed
+    cdef WaitQueue *queue
+    cdef PyObject *queue_prev
+    cdef PyObject *queue_next
+    cdef PyObject *waits_for
+    cdef WaitTimer timer
+    cdef object cancel_message
+    # raised instead of CancelledError when the pending cancellation is delivered
+    cdef object thrown
+    cdef object result_value
+    cdef object exception_value
+    cdef WaitQueue joiners
+    # a Watcher, a list of them, or None
+    cdef object watchers
+    cdef PyObject *live_prev
+    cdef PyObject *live_next
+
+    cdef object complete(self, object returned)
+    cdef bint accepts(self, object fn) except -1
+    cdef object function_of(self, object fn)
+    cdef int discard(self) except -1
+    cdef int suspending(self) except -1
+    cdef int continuing(self) except -1
+    cdef int on_finished(self) except -1
+    cdef int forward_cancel(self) except -1
+    cdef int watch(self, Watcher watcher) except -1
+    cdef int unwatch(self, Watcher watcher) except -1
+    cdef int request_cancel(self, object message) except -1
+    cdef int join_until(self, long long deadline_ns) except -1
+    cdef object outcome(self)
+
+
+cdef class Dispatcher:
+    cdef readonly Slot slot
+    cdef readonly Clock clock
+    cdef TimerHeap timers
+    cdef Hub hub
+    cdef object instruments
+    # who runs now; None in the hub
+    cdef FiberCore current
+    cdef list dirty
+    cdef bint draining
+    cdef bint drain_requested
+    # since the last take from the run queue; of the running fiber since its last suspension
+    cdef int handoffs
+    cdef int io_calls
+    # how many fibers wait for something outside the scheduler
+    cdef Py_ssize_t external_waits
+    cdef readonly unsigned long long direct_handoffs
+
+    # what primitives use
+    cdef object park(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
+                     long long deadline_ns)
+    cdef int wait_for(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
+                      long long deadline_ns) except -1
+    cdef bint wake(self, FiberCore f, object value) except -1
+    cdef bint wake_first(self, WaitQueue *queue, object value) except -1
+    cdef int wake_all(self, WaitQueue *queue, object value) except -1
+    cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1
+    cdef int throw_into(self, FiberCore f, object error) except -1
+    cdef int raise_cancel(self, FiberCore me) except -1
+    cdef int yield_now(self, FiberCore me) except -1
+    cdef int mark_dirty(self, Flushable output) except -1
+    cdef int flush_dirty(self) except -1
+    # the verbs
+    cdef object block_fiber(self, FiberCore me, long long deadline_ns, short reason)
+    cdef bint resume_fiber(self, FiberCore f, object value) except -1
+    cdef object switch_fiber(self, FiberCore me, FiberCore target, object value, long long deadline_ns)
+    # the inside
+    cdef int suspend(self, FiberCore me) except -1
+    cdef int ready(self, FiberCore f) except -1
+    cdef int drain_inbox(self) except -1
+    cdef int deliver_cancel(self, FiberCore f) except -1
+    cdef int note_block(self, FiberCore f) except -1
+    # what Scheduler adds
+    cdef PyObject *take(self) except? NULL
+    cdef int push(self, FiberCore f) except -1
+    cdef int push_front(self, FiberCore f) except -1
+    cdef int unqueue(self, FiberCore f) except -1
+    cdef int requeue(self, FiberCore f) except -1
+    cdef int leave_to(self, FiberCore me, PyObject *following) except -1
+    cdef bint poll_is_due(self) noexcept
+
+
+cdef int queue_append(WaitQueue *queue, FiberCore f) except -1
+cdef int queue_remove(FiberCore f) noexcept
+cdef FiberCore running_fiber(str caller)
+cdef Dispatcher running_dispatcher()
+cdef int set_running(Dispatcher dispatcher) except -1

@@ -1,0 +1,672 @@
+"""A fiber, its two words, and how it waits: the verbs, wake-ups, cancellation.
+
+Theory
+------
+Two words of a fiber arbitrate every race: its *wait record* (wait.h: who ends this suspension) and its *token*
+(a resume that found no bare block to wake).  Everything that can happen to a fiber is one of:
+
+- it opens a wait record and gives the slot away (``block_fiber``, ``switch_fiber``, ``wait_for``);
+- somebody wins that record (``resume_fiber``, ``wake``, a ``WaitTimer``, ``deliver_cancel``), and the fiber
+  becomes READY: at once if the winner owns the slot, through the inbox otherwise;
+- it runs again, closes the record, and acts on who has won.
+
+The laws are in docs/semantics.md, and tests/laws has a property test for each.
+
+``Dispatcher`` is the half of the scheduler that fibers and primitives see; it knows when a fiber must not run,
+and leaves to ``Scheduler`` (scheduler.pyx) who runs instead: the run queue, the stacks, the hub.
+
+Invariants
+----------
+- Only the owner of the slot executes anything in this file, but for the first half of ``resume_fiber`` and of
+  ``request_cancel``, which any thread may call: they win the wait record or set a flag, and post to the inbox.
+- A fiber is in a wait queue only while BLOCKED.  Whoever wins its wait on the owner's side also takes it out.
+- Wait queues borrow their fibers: the scheduler holds every live one.
+- An exception is never thrown into a parked fiber (the thrower would be stranded): the fiber is made runnable,
+  and raises when it runs.
+"""
+
+from cpython.object cimport PyObject
+
+from .clock cimport NEVER_NS, Clock, Timer, TimerHeap, deadline_after
+from .hub cimport Hub
+from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
+from .slot cimport Postable, Slot
+from .states cimport *
+from .switch cimport Stack
+from .wait cimport *
+
+from .errors import CancelledError, InvalidStateError, NotInFiber
+from .reasons import describe
+
+cdef extern from *:
+    object PyContext_CopyCurrent()
+
+cdef enum:
+    HANDOFFS = 64
+
+cdef unsigned long long _names = 0
+
+
+# ---------------------------------------------------------------------------------------- wait queues
+
+cdef int queue_append(WaitQueue *queue, FiberCore f) except -1:
+    f.queue = queue
+    f.queue_next = NULL
+    f.queue_prev = queue.tail
+    if queue.tail != NULL:
+        (<FiberCore>queue.tail).queue_next = <PyObject *>f
+    else:
+        queue.head = <PyObject *>f
+    queue.tail = <PyObject *>f
+    queue.count += 1
+    return 0
+
+
+cdef int queue_remove(FiberCore f) noexcept:
+    cdef WaitQueue *queue = f.queue
+    if queue == NULL:
+        return 0
+    if f.queue_prev != NULL:
+        (<FiberCore>f.queue_prev).queue_next = f.queue_next
+    else:
+        queue.head = f.queue_next
+    if f.queue_next != NULL:
+        (<FiberCore>f.queue_next).queue_prev = f.queue_prev
+    else:
+        queue.tail = f.queue_prev
+    queue.count -= 1
+    f.queue = NULL
+    f.queue_prev = f.queue_next = NULL
+    return 0
+
+
+cdef class WaitTimer(Timer):
+    """Ends one suspension of one fiber, if nobody was faster."""
+
+    cdef int fire(self) except -1:
+        cdef FiberCore f = self.fiber
+        if wait_claim(&f.wait, self.record, WAIT_WON_TIMEOUT):
+            f.scheduler.ready(f)
+        return 0
+
+
+cdef class Flushable:
+    """Output that is collected and sent before the fiber that wrote it gives the slot away."""
+
+    cdef int flush(self) except -1:
+        return 0
+
+
+cdef class Watcher:
+    """Told at once that a fiber is done; may wake and cancel others, must not block."""
+
+    cdef int fiber_done(self, FiberCore f) except -1:
+        return 0
+
+
+# ------------------------------------------------------------------------------------------- fibers
+
+cdef class FiberCore(Postable):
+    """A fiber without an event loop: what the scheduler runs.
+
+    ``swapco.Fiber`` derives from it and adds asyncio's Task protocol.
+    """
+
+    def __init__(self, Dispatcher scheduler not None, fn, tuple args=(), *, name=None, context=None,
+                 priority=0, deadline=None):
+        global _names
+        if not self.accepts(fn):
+            raise TypeError(f"a fiber needs something to call, not {fn!r}; write spawn(f, x), not spawn(f(x))")
+        self.scheduler = scheduler
+        self.fn = self.function_of(fn)
+        self.args = args
+        self.context = PyContext_CopyCurrent() if context is None else context
+        self._state = NEW
+        self.priority = priority
+        self.deadline = deadline
+        _names += 1
+        self._name = _names if name is None else str(name)
+
+    # -- what a loop adds
+
+    cdef object complete(self, object returned):
+        """The result, given what the function returned: an ``async def`` function returned a coroutine."""
+        return returned
+
+    cdef bint accepts(self, object fn) except -1:
+        return callable(fn)
+
+    cdef object function_of(self, object fn):
+        """What to call, for what ``spawn`` was given."""
+        return fn
+
+    cdef int discard(self) except -1:
+        """The fiber was cancelled before it ran: close what it will not run."""
+        return 0
+
+    cdef int suspending(self) except -1:
+        return 0
+
+    cdef int continuing(self) except -1:
+        return 0
+
+    cdef int on_finished(self) except -1:
+        return 0
+
+    cdef int forward_cancel(self) except -1:
+        """Hand the cancellation to whatever the fiber awaits."""
+        return NOT_FORWARDED
+
+    # -- identity and state
+
+    @property
+    def name(self) -> str:
+        """The name: given to ``spawn``, or ``Fiber-N``."""
+        return self._name if isinstance(self._name, str) else f"Fiber-{self._name}"
+
+    @name.setter
+    def name(self, value) -> None:
+        self._name = str(value)
+
+    @property
+    def state(self) -> str:
+        """NEW, READY, RUNNING, BLOCKED, DETACHED or DONE."""
+        return swapco_state_names[self._state].decode()
+
+    @property
+    def wait_reason(self):
+        """What the fiber waits for, in words; None while it does not wait."""
+        if self._state != BLOCKED:
+            return None
+        return describe(self.reason, None if self.waits_for == NULL else <object>self.waits_for)
+
+    @property
+    def waits_for_object(self):
+        """The primitive, fiber or socket that the fiber waits for, or None."""
+        return <object>self.waits_for if self._state == BLOCKED and self.waits_for != NULL else None
+
+    @property
+    def frame(self):
+        """The innermost Python frame of a fiber that is parked, or None."""
+        if self.stack is None or self is self.scheduler.current:
+            return None
+        return self.stack.frame()
+
+    def __repr__(self) -> str:
+        words = [f"{type(self).__name__} {self.name!r} {self.state}"]
+        if self._state == BLOCKED:
+            words.append(f"waits for {self.wait_reason}")
+        elif self._state == NEW:
+            words.append(f"of {getattr(self.fn, '__qualname__', self.fn)!s}")
+        elif self._state == DONE:
+            if self.exception_value is None:
+                words.append(f"result={self.result_value!r}")
+            else:
+                words.append(f"exception={self.exception_value!r}")
+        return f"<{' '.join(words)}>"
+
+    # -- outcome
+
+    def done(self) -> bool:
+        """True once the function has returned or raised."""
+        return self._state == DONE
+
+    def cancelled(self) -> bool:
+        """True if the fiber ended by a CancelledError."""
+        return self._state == DONE and isinstance(self.exception_value, CancelledError)
+
+    cdef object outcome(self):
+        """The result; raises what the fiber raised."""
+        self.result_retrieved = True
+        if self.exception_value is not None:
+            raise self.exception_value
+        return self.result_value
+
+    def join(self, timeout=None):
+        """Block until the fiber is done; return its result or raise its exception.
+
+        ``timeout`` is in seconds (None: for ever); when it is over, TimeoutError is raised and the fiber
+        runs on.  Cancelling the joiner does not cancel the fiber.  Errors: NotInFiber where there is no
+        fiber to block; RuntimeError for a fiber that joins itself or belongs to another loop.
+        """
+        if self._state != DONE:
+            self.join_until(deadline_after(self.scheduler.clock, timeout))
+        return self.outcome()
+
+    cdef int join_until(self, long long deadline_ns) except -1:
+        cdef FiberCore me = running_fiber("Fiber.join")
+        if me is self:
+            raise RuntimeError(f"{self!r} cannot join itself: it would wait for ever")
+        if me.scheduler is not self.scheduler:
+            raise RuntimeError(f"{self!r} belongs to another event loop; only fibers of one loop join each other")
+        if self._state != DONE:
+            self.scheduler.park(me, &self.joiners, JOIN, <PyObject *>self, deadline_ns)
+        return 0
+
+    cdef int watch(self, Watcher watcher) except -1:
+        """Have ``watcher`` told when this fiber, which is not done, is."""
+        if self.watchers is None:
+            self.watchers = watcher
+        elif isinstance(self.watchers, list):
+            (<list>self.watchers).append(watcher)
+        else:
+            self.watchers = [self.watchers, watcher]
+        return 0
+
+    cdef int unwatch(self, Watcher watcher) except -1:
+        """Take a ``watch`` back."""
+        if self.watchers is watcher:
+            self.watchers = None
+        elif isinstance(self.watchers, list) and watcher in <list>self.watchers:
+            (<list>self.watchers).remove(watcher)
+        return 0
+
+    # -- cancellation
+
+    cdef int request_cancel(self, object message) except -1:
+        cdef Dispatcher s = self.scheduler
+        self.cancel_requests += 1
+        self.cancel_message = message
+        self.cancel_pending = True
+        if s.slot.owned():
+            s.deliver_cancel(self)
+        else:
+            s.slot.post(self)
+        return 0
+
+    def cancel(self, msg=None) -> bool:
+        """Ask the fiber to end: CancelledError is raised where it waits, or where it would wait next.
+
+        From any thread.  Returns False if the fiber is done already.  A wake-up that has won already
+        stands: the fiber gets its item or permit, and the cancellation stays pending.  A fiber that has not
+        started never runs.  Does not block.
+        """
+        if self._state == DONE:
+            return False
+        self.request_cancel(msg)
+        return True
+
+    def cancelling(self) -> int:
+        """How many cancellations were requested and not taken back by ``uncancel``."""
+        return self.cancel_requests
+
+    def uncancel(self) -> int:
+        """Take one cancellation request back; down to 0, one that was not delivered yet is dropped."""
+        if self.cancel_requests > 0:
+            self.cancel_requests -= 1
+            if self.cancel_requests == 0:
+                self.cancel_pending = False
+        return self.cancel_requests
+
+
+# --------------------------------------------------------------------------------------- dispatcher
+
+cdef class Dispatcher:
+    """The scheduler as fibers and primitives see it."""
+
+    # -- what Scheduler adds: who runs instead
+
+    cdef PyObject *take(self) except? NULL:
+        raise TypeError("Scheduler implements take")
+
+    cdef int push(self, FiberCore f) except -1:
+        raise TypeError("Scheduler implements push")
+
+    cdef int push_front(self, FiberCore f) except -1:
+        raise TypeError("Scheduler implements push_front")
+
+    cdef int unqueue(self, FiberCore f) except -1:
+        raise TypeError("Scheduler implements unqueue")
+
+    cdef int requeue(self, FiberCore f) except -1:
+        raise TypeError("Scheduler implements requeue")
+
+    cdef int leave_to(self, FiberCore me, PyObject *following) except -1:
+        raise TypeError("Scheduler implements leave_to")
+
+    cdef bint poll_is_due(self) noexcept:
+        return False
+
+    # -- the verbs
+
+    cdef object block_fiber(self, FiberCore me, long long deadline_ns, short reason):
+        """The verb ``block``: wait, barely, until a resume comes."""
+        cdef object value
+        cdef int winner
+        if me.has_token:
+            return _take_token(me)
+        if me.cancel_pending:
+            self.raise_cancel(me)
+        if deadline_ns != NEVER_NS and deadline_ns <= self.clock.now_ns():
+            raise TimeoutError("block() timed out")
+        _open_wait(self, me, WAIT_OPEN_BARE, reason, NULL, deadline_ns)
+        self.suspend(me)
+        winner = _close_wait(self, me)
+        if winner == WAIT_WON_RESUME:
+            value = me.handed
+            me.handed = None
+            return value
+        if winner == WAIT_WON_CANCEL:
+            self.raise_cancel(me)
+        raise TimeoutError("block() timed out")
+
+    cdef bint resume_fiber(self, FiberCore f, object value) except -1:
+        """The verb ``resume``, from any thread: wake a bare block, or leave a token."""
+        if f._state == DONE:
+            return False
+        if wait_claim_open(&f.wait, WAIT_OPEN_BARE, WAIT_WON_RESUME):
+            f.handed = value
+            if self.slot.owned():
+                self.ready(f)
+            else:
+                self.slot.post(f)
+            return True
+        if f.has_token or wait_phase(&f.wait) == WAIT_WON_RESUME:
+            return False
+        f.token = value
+        f.has_token = True
+        return True
+
+    cdef object switch_fiber(self, FiberCore me, FiberCore target, object value, long long deadline_ns):
+        """The verb ``switch_to``: resume ``target``, block, and let ``target`` run next."""
+        cdef bint direct
+        cdef PyObject *following
+        cdef object got
+        cdef int winner
+        if target._state == DONE:
+            raise InvalidStateError(f"switch_to({target!r}): it is done, so nobody would ever come back")
+        if self.slot.inbox_head != NULL:
+            self.drain_inbox()
+        # resume(target), but without the run queue
+        if wait_claim_open(&target.wait, WAIT_OPEN_BARE, WAIT_WON_RESUME):
+            target.handed = value
+            transition_wake(&target._state)
+            if self.instruments is not None:
+                self.instruments.emit("resumed", target)
+            direct = True
+        else:
+            if not target.has_token and wait_phase(&target.wait) != WAIT_WON_RESUME:
+                target.token = value
+                target.has_token = True
+            direct = target._state == NEW or target._state == READY
+            if direct:
+                self.unqueue(target)
+        # block(), and hand the slot over
+        if me.has_token or me.cancel_pending or (
+            deadline_ns != NEVER_NS and deadline_ns <= self.clock.now_ns()
+        ):
+            if direct:
+                self.push_front(target)
+            return self.block_fiber(me, deadline_ns, SWITCH_TO)
+        _open_wait(self, me, WAIT_OPEN_BARE, SWITCH_TO, NULL, deadline_ns)
+        transition_block(&me._state)
+        if self.instruments is not None:
+            self.note_block(me)
+        if not direct:
+            following = self.take()
+        elif self.handoffs < HANDOFFS:
+            following = <PyObject *>target
+            self.handoffs += 1
+            self.direct_handoffs += 1
+            if target._state != NEW:
+                transition_run(&target._state)
+        else:
+            # the budget of law 5 is spent: whoever was next in the queue runs first, target behind it
+            following = self.take()
+            self.push_front(target)
+            if following == NULL and not self.poll_is_due():
+                following = self.take()
+        self.leave_to(me, following)
+        winner = _close_wait(self, me)
+        if winner == WAIT_WON_RESUME:
+            got = me.handed
+            me.handed = None
+            return got
+        if winner == WAIT_WON_CANCEL:
+            self.raise_cancel(me)
+        raise TimeoutError("switch_to() timed out")
+
+    # -- waiting inside a primitive
+
+    cdef int wait_for(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
+                      long long deadline_ns) except -1:
+        """Wait until ``wake``, the deadline or a cancellation: returns the winner's phase.
+
+        Raises CancelledError at once, before the fiber waits, if a cancellation is pending.  A deadline
+        that is over already still lets whoever is runnable go first.
+        """
+        if me.cancel_pending:
+            self.raise_cancel(me)
+        _open_wait(self, me, WAIT_OPEN_PRIMITIVE, reason, waits_for, deadline_ns)
+        if queue != NULL:
+            queue_append(queue, me)
+        if is_external(reason):
+            self.external_waits += 1
+            self.suspend(me)
+            self.external_waits -= 1
+        else:
+            self.suspend(me)
+        return _close_wait(self, me)
+
+    cdef object park(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
+                     long long deadline_ns):
+        """``wait_for`` that returns what the wake handed over, and raises for the other winners."""
+        cdef object value
+        cdef int winner = self.wait_for(me, queue, reason, waits_for, deadline_ns)
+        if winner == WAIT_WON_WAKE:
+            value = me.handed
+            me.handed = None
+            return value
+        if winner == WAIT_WON_CANCEL:
+            self.raise_cancel(me)
+        raise TimeoutError(f"timed out waiting for {describe(reason, None if waits_for == NULL else <object>waits_for)}")
+
+    cdef bint wake(self, FiberCore f, object value) except -1:
+        """A primitive's wake, by the owner: True if it won, and the fiber will get the value."""
+        if not wait_claim_open(&f.wait, WAIT_OPEN_PRIMITIVE, WAIT_WON_WAKE):
+            return False
+        f.handed = value
+        self.ready(f)
+        return True
+
+    cdef bint wake_first(self, WaitQueue *queue, object value) except -1:
+        """Wake the first of a wait queue that can still be won; False if there is none."""
+        cdef FiberCore f
+        while queue.head != NULL:
+            f = <FiberCore>queue.head
+            queue_remove(f)
+            if self.wake(f, value):
+                return True
+        return False
+
+    cdef int wake_all(self, WaitQueue *queue, object value) except -1:
+        while self.wake_first(queue, value):
+            pass
+        return 0
+
+    cdef int raise_cancel(self, FiberCore me) except -1:
+        """Deliver the pending cancellation to the running fiber."""
+        cdef object message = me.cancel_message
+        cdef object thrown = me.thrown
+        me.cancel_pending = False
+        me.cancel_message = None
+        if thrown is not None:
+            me.thrown = None
+            raise thrown
+        if message is None:
+            raise CancelledError()
+        raise CancelledError(message)
+
+    cdef int throw_into(self, FiberCore f, object error) except -1:
+        """Have ``error`` raised where the fiber waits, or would wait next; by the owner."""
+        f.thrown = error
+        f.cancel_pending = True
+        return self.deliver_cancel(f)
+
+    cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1:
+        """Wait for something that takes cancellations itself (asyncio's futures): only ``wake`` ends it,
+        unless ``forward_cancel`` declines."""
+        _open_wait(self, me, WAIT_OPEN_PRIMITIVE, AWAIT, waits_for, NEVER_NS)
+        self.external_waits += 1
+        self.suspend(me)
+        self.external_waits -= 1
+        return _close_wait(self, me)
+
+    cdef int yield_now(self, FiberCore me) except -1:
+        """Let every ready fiber and every ready loop callback go first: ``sleep(0)``."""
+        if me.cancel_pending:
+            self.raise_cancel(me)
+        transition_yield(&me._state)
+        self.requeue(me)
+        self.leave_to(me, self.take())
+        if me.cancel_pending:
+            self.raise_cancel(me)
+        return 0
+
+    cdef int suspend(self, FiberCore me) except -1:
+        """Give the slot away with an open wait record; returns when ``me`` runs again."""
+        transition_block(&me._state)
+        if self.instruments is not None:
+            self.note_block(me)
+        return self.leave_to(me, self.take())
+
+    cdef int note_block(self, FiberCore f) except -1:
+        self.instruments.emit("blocked", f, f.wait_reason)
+        return 0
+
+    # -- what makes a waiting fiber runnable
+
+    cdef int ready(self, FiberCore f) except -1:
+        """Its wait was won: out of the wait queue, into the run queue."""
+        if f.queue != NULL:
+            queue_remove(f)
+        if f._state != BLOCKED:
+            return 0
+        transition_wake(&f._state)
+        if self.instruments is not None:
+            self.instruments.emit("resumed", f)
+        if self.slot.inbox_head != NULL:
+            # who was woken from outside before runs before
+            self.drain_inbox()
+        return self.push(f)
+
+    cdef int drain_inbox(self) except -1:
+        """Act on what came from outside: won waits, cancellations."""
+        cdef FiberCore f
+        while True:
+            f = <FiberCore>self.slot.take_posted()
+            if f is None:
+                return 0
+            if f._state == BLOCKED and not wait_is_open(&f.wait):
+                self.ready(f)
+            elif f.cancel_pending:
+                self.deliver_cancel(f)
+
+    cdef int deliver_cancel(self, FiberCore f) except -1:
+        """A cancellation was requested: end the wait, if it is still open."""
+        cdef int forwarded
+        if f._state != BLOCKED or not wait_is_open(&f.wait):
+            return 0
+        if f.hooked:
+            forwarded = f.forward_cancel()
+            if forwarded == FORWARDED:
+                f.cancel_pending = False
+            if forwarded != NOT_FORWARDED:
+                return 0
+        if wait_claim_open(&f.wait, WAIT_OPEN_BARE, WAIT_WON_CANCEL) or wait_claim_open(
+            &f.wait, WAIT_OPEN_PRIMITIVE, WAIT_WON_CANCEL
+        ):
+            self.ready(f)
+        return 0
+
+    # -- output that is collected while a fiber runs
+
+    cdef int mark_dirty(self, Flushable output) except -1:
+        """Have ``output`` flushed before the running fiber gives the slot away."""
+        if not output.flush_pending:
+            output.flush_pending = True
+            self.dirty.append(output)
+            if not self.draining and not self.drain_requested:
+                # written from a loop callback: the drain flushes at the end of the turn
+                self.drain_requested = True
+                self.hub.request_drain()
+        return 0
+
+    cdef int flush_dirty(self) except -1:
+        cdef Flushable output
+        cdef list dirty = self.dirty
+        self.dirty = []
+        for output in dirty:
+            output.flush_pending = False
+            output.flush()
+        return 0
+
+
+cdef inline object _take_token(FiberCore me):
+    cdef object value = me.token
+    me.token = None
+    me.has_token = False
+    return value
+
+
+cdef inline int _open_wait(Dispatcher s, FiberCore me, int phase, short reason, PyObject *waits_for,
+                           long long deadline_ns) except -1:
+    """A fresh wait record, with its timer."""
+    me.reason = reason
+    me.waits_for = waits_for
+    if deadline_ns == NEVER_NS:
+        wait_open(&me.wait, phase)
+        return 0
+    if me.timer is None:
+        me.timer = WaitTimer.__new__(WaitTimer)
+        me.timer.fiber = me
+    s.timers.arm(me.timer, deadline_ns)
+    me.timer.record = wait_open(&me.wait, phase)
+    return 0
+
+
+cdef inline int _close_wait(Dispatcher s, FiberCore me) except -1:
+    me.reason = NOTHING
+    me.waits_for = NULL
+    if me.timer is not None and me.timer._index >= 0:
+        s.timers.disarm(me.timer)
+    return wait_close(&me.wait)
+
+
+# ---------------------------------------------------------------------------------------- who runs now
+
+cdef extern from *:
+    """
+    /* The dispatcher whose loop runs in this kernel thread; borrowed: the running loop holds it. */
+    static __thread PyObject *swapco_running __attribute__((tls_model("initial-exec"))) = NULL;
+    """
+    PyObject *swapco_running
+
+
+cdef int set_running(Dispatcher dispatcher) except -1:
+    """The loop of ``dispatcher`` runs in this thread from now on; None: no loop does."""
+    global swapco_running
+    swapco_running = NULL if dispatcher is None else <PyObject *>dispatcher
+    return 0
+
+
+cdef Dispatcher running_dispatcher():
+    """The dispatcher whose loop runs in this thread, or None."""
+    return None if swapco_running == NULL else <Dispatcher>swapco_running
+
+
+cdef FiberCore running_fiber(str caller):
+    """The fiber that runs now, for a function that is about to block it; NotInFiber if there is none."""
+    cdef Dispatcher s
+    if swapco_running != NULL:
+        s = <Dispatcher>swapco_running
+        if s.current is not None:
+            return s.current
+        raise NotInFiber(
+            f"{caller}() would block the event loop: it was called from a loop callback or an asyncio task, "
+            "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
+        )
+    raise NotInFiber(
+        f"{caller}() needs a fiber to block, and no swapco loop runs in this thread. "
+        "Call it from a function that was started by swapco.run(main) or swapco.spawn(fn)"
+    )
