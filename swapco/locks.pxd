@@ -1,8 +1,5 @@
-"""swapco's locks, and what every primitive with a line of waiters needs: see locks.pyx."""
+"""swapco's locks: see locks.pyx."""
 
-from cpython.object cimport PyObject
-
-from ._core.clock cimport NEVER_NS
 from ._core.fiber cimport FiberCore, WaitQueue
 
 
@@ -67,10 +64,3 @@ cdef class Barrier:
 
     cdef object open(self)
     cdef int turn_away(self, str method, bint broken) except -1
-
-
-cdef long long deadline_of(FiberCore me, object timeout) except -1
-cdef int check_thread(PyObject *waiter, object primitive, str method) except -1
-cdef int check_before_wait(FiberCore me, WaitQueue *queue, short reason, object primitive,
-                           long long deadline_ns) except -1
-cdef object wait_in_line(FiberCore me, WaitQueue *queue, short reason, object primitive, long long deadline_ns)

@@ -43,14 +43,15 @@ from collections import namedtuple
 
 from cpython.object cimport PyObject
 
-from ._core.clock cimport NEVER_NS, deadline_after
+from ._core.clock cimport NEVER_NS
+from ._core.fiber cimport Dispatcher, FiberCore, WaitQueue, queue_append, queue_remove, running_fiber
 from ._core.reasons cimport CONDITION, EVENT, LOCK, PARK, SEMAPHORE
-from ._core.fiber cimport FiberCore, WaitQueue, queue_append, queue_remove, running_fiber
-from ._core.scheduler cimport Scheduler, running_scheduler
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE, wait_is_open
+from .lines cimport caller, check_before_wait, check_thread, deadline_of, in_fiber, wait_in_line
 
 from ._core.errors import CancelledError
 from ._core.reasons import describe
+from .lines import acquire_by_helper
 
 __all__ = [
     "Barrier",
@@ -88,93 +89,8 @@ cdef object _NOTIFIED = object()
 cdef object _BROKEN = object()
 
 
-# ----------------------------------------------------------------------------- what every primitive needs
-
-cdef long long deadline_of(FiberCore me, object timeout) except -1:
-    """When a wait that starts now ends.  Before the section: converting ``timeout`` may run user code."""
-    if timeout is None:
-        return NEVER_NS
-    return deadline_after(me.scheduler.clock, timeout)
-
-
-cdef int check_thread(PyObject *waiter, object primitive, str method) except -1:
-    """``method`` is about to wake this fiber: it must run in the thread of the fiber's event loop."""
-    if not (<FiberCore>waiter).scheduler.slot.owned():
-        raise RuntimeError(
-            f"{type(primitive).__name__}.{method}() was called from another thread than that of the event loop in "
-            f"which fibers wait here: use loop.call_soon_threadsafe({type(primitive).__name__.lower()}.{method}, ...)"
-        )
-    return 0
-
-
-cdef int check_before_wait(FiberCore me, WaitQueue *queue, short reason, object primitive,
-                           long long deadline_ns) except -1:
-    """What can be said before the fiber parks: the wrong loop, a pending cancellation, no time to wait."""
-    if queue.head != NULL and (<FiberCore>queue.head).scheduler is not me.scheduler:
-        raise RuntimeError(f"{primitive!r} is in use by the fibers of another event loop")
-    if me.cancel_pending:
-        me.scheduler.raise_cancel(me)
-    if deadline_ns != NEVER_NS and deadline_ns <= me.scheduler.clock.now_ns():
-        raise TimeoutError(f"timed out waiting for {describe(reason, primitive)}")
-    return 0
-
-
-cdef object wait_in_line(FiberCore me, WaitQueue *queue, short reason, object primitive, long long deadline_ns):
-    """Park at the end of the line; returns what the wake hands over."""
-    check_before_wait(me, queue, reason, primitive, deadline_ns)
-    return me.scheduler.park(me, queue, reason, <PyObject *>primitive, deadline_ns)
-
-
 cdef str _count(Py_ssize_t n, str what):
     return f", {n} {what}" if n else ""
-
-
-cdef object _caller():
-    """Who calls: the running fiber, or in the hub the asyncio task, if there is one."""
-    cdef Scheduler s = running_scheduler()
-    if s is not None and s.current is not None:
-        return s.current
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
-
-
-# ------------------------------------------------------------------------------- async with, from the hub
-#
-# A coroutine that a fiber drives may block like any function.  A coroutine in the hub must not: a helper fiber
-# acquires in its name, and the coroutine awaits the helper.  The coroutine may be cancelled in four moments:
-#   1. the helper has not started, or waits: cancelling the await cancels it, and it ends cancelled;
-#   2. the helper was handed the lock but has not run: its cancellation stays pending; it sees that, and undoes;
-#   3. the helper is done, and the coroutine has not run: CancelledError comes out of the await; that undoes;
-#   4. the coroutine is closed (GeneratorExit) in the middle: as 1 or 3.
-
-def _acquire_in_helper(acquire, undo):
-    """What the helper runs: ``acquire``, and ``undo`` if it was cancelled too late to stop that."""
-    cdef FiberCore me = running_fiber("async with")
-    result = acquire()
-    if me.cancel_pending:
-        undo()
-        me.scheduler.raise_cancel(me)
-    return result
-
-
-async def _acquire_by_helper(acquire, undo, str name):
-    """Await ``acquire()``, a blocking call, from a coroutine in the hub; ``undo`` takes a success back."""
-    from .tasks import spawn
-
-    helper = spawn(_acquire_in_helper, acquire, undo, name=name)
-    try:
-        return await helper
-    except BaseException:
-        if not helper.cancel() and not helper.cancelled() and helper.exception() is None:
-            undo()
-        raise
-
-
-cdef inline bint _in_fiber():
-    cdef Scheduler s = running_scheduler()
-    return s is not None and s.current is not None
 
 
 cdef class _Acquirable:
@@ -205,12 +121,12 @@ cdef class _Acquirable:
         self.give()
 
     async def __aenter__(self):
-        if _in_fiber():
+        if in_fiber():
             self.acquire()
             return
-        task = _caller()
+        task = caller()
         if not self.take_at_once(task):
-            await _acquire_by_helper(
+            await acquire_by_helper(
                 lambda: self._acquire_for(task), self._undo, f"async with {type(self).__name__}"
             )
 
@@ -349,7 +265,7 @@ cdef class RLock(_Mutex):
         pass
 
     cdef bint held_by_caller(self) except -1:
-        return self.depth > 0 and self.holder is _caller()
+        return self.depth > 0 and self.holder is caller()
 
     cdef int take(self, FiberCore me, long long deadline_ns) except -1:
         if self.depth and self.holder is me:
@@ -381,7 +297,7 @@ cdef class RLock(_Mutex):
         """
         if self.depth == 0:
             raise RuntimeError("cannot release un-acquired lock: every release() needs an acquire() before it")
-        if self.holder is not _caller():
+        if self.holder is not caller():
             raise RuntimeError(f"cannot release {self!r}: only its owner may")
         if self.depth > 1:
             self.depth -= 1
@@ -573,7 +489,7 @@ cdef class Condition:
         return self.lock.depth > 0
 
     cdef int wait_until(self, FiberCore me, long long deadline_ns) except -1:
-        cdef Scheduler s = me.scheduler
+        cdef Dispatcher s = me.scheduler
         cdef Py_ssize_t depth = self.lock.depth
         cdef bint notified
         cdef int winner
@@ -805,9 +721,9 @@ cdef class Barrier:
         pass
 
     async def __aenter__(self):
-        if _in_fiber():
+        if in_fiber():
             return self.wait()
-        return await _acquire_by_helper(self.wait, _nothing, f"async with {type(self).__name__}")
+        return await acquire_by_helper(self.wait, _nothing, f"async with {type(self).__name__}")
 
     async def __aexit__(self, exc_type, exc, traceback):
         pass

@@ -45,11 +45,10 @@ from types import GenericAlias
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport Py_LT, PyObject, PyObject_RichCompareBool
 
-from ._core.clock cimport NEVER_NS
-from ._core.reasons cimport QUEUE_GET, QUEUE_JOIN, QUEUE_PUT
 from ._core.fiber cimport FiberCore, WaitQueue, queue_remove, running_fiber
+from ._core.reasons cimport QUEUE_GET, QUEUE_JOIN, QUEUE_PUT
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE
-from .locks cimport check_before_wait, check_thread, deadline_of, wait_in_line
+from .lines cimport check_before_wait, check_thread, deadline_of, wait_in_line
 
 from ._core.errors import QueueEmpty, QueueFull, QueueShutDown
 from ._core.reasons import describe

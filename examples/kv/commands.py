@@ -216,22 +216,20 @@ def set_(client: Client, key: bytes, value: bytes, *options: bytes) -> bytes:
     return OK
 
 
+_SET_CONFLICTS = ({b"NX", b"XX"}, {b"EX", b"PX"}, {b"EX", b"KEEPTTL"}, {b"PX", b"KEEPTTL"})
+
+
 def _set_with_options(store: Store, key: bytes, value: bytes, options: list[bytes]) -> bytes:
     flags: set[bytes] = set()
     deadline_ns: int | None = None
     words = iter(options)
     for word in words:
-        if word in flags:
-            raise CommandError("ERR syntax error")
-        if word in (b"EX", b"PX"):
-            period = next(words, None)
-            if period is None or deadline_ns is not None:
-                raise CommandError("ERR syntax error")
+        flags.add(word)
+        if word in (b"EX", b"PX") and (period := next(words, None)) is not None:
             deadline_ns = _deadline(store, period, 1000 if word == b"EX" else 1, "set")
         elif word not in (b"NX", b"XX", b"GET", b"KEEPTTL"):
             raise CommandError("ERR syntax error")
-        flags.add(word)
-    if {b"NX", b"XX"} <= flags or (b"KEEPTTL" in flags and deadline_ns is not None):
+    if any(conflict <= flags for conflict in _SET_CONFLICTS):
         raise CommandError("ERR syntax error")
     old = store.string(key) if b"GET" in flags else None
     exists = store.find(key) is not None

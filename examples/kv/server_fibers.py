@@ -6,8 +6,8 @@ when the fiber waits for the next chunk.
 
 A connection needs a second fiber in two situations only:
 
-- It is blocked in BLPOP. Then another fiber reads ahead, to learn that the client has hung up: an element must
-  not go to a client that is gone while others wait for it.
+- It is blocked in BLPOP. Then another fiber reads ahead, to learn that the client has hung up: an element
+  must not go to a client that is gone while others wait for it.
 - It subscribes. A message comes from the fiber that publishes, which must not wait for a slow reader: it puts
   the message into the connection's outbox, and a fiber carries the outbox to the client.
 """

@@ -172,6 +172,8 @@ async def serve(host: str, port: int) -> None:
             await connection.serve()
         except OSError:
             pass  # the client went away
+        except asyncio.CancelledError:
+            pass  # we end it; older versions of asyncio log a handler that ends cancelled
         finally:
             connections.remove(connection)
             connection.close()

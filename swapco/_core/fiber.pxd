@@ -136,7 +136,7 @@ cdef class Dispatcher:
     cdef bint resume_fiber(self, FiberCore f, object value) except -1
     cdef object switch_fiber(self, FiberCore me, FiberCore target, object value, long long deadline_ns)
     # the inside
-    cdef int suspend(self, FiberCore me) except -1
+    cdef int raise_loss(self, FiberCore me, int winner, short reason, PyObject *waits_for) except -1
     cdef int ready(self, FiberCore f) except -1
     cdef int drain_inbox(self) except -1
     cdef int deliver_cancel(self, FiberCore f) except -1

@@ -340,7 +340,7 @@ cdef class Dispatcher:
         if deadline_ns != NEVER_NS and deadline_ns <= self.clock.now_ns():
             raise TimeoutError("block() timed out")
         _open_wait(self, me, WAIT_OPEN_BARE, reason, NULL, deadline_ns)
-        self.suspend(me)
+        _give_away(self, me)
         winner = _close_wait(self, me)
         if winner == WAIT_WON_RESUME:
             value = me.handed
@@ -442,10 +442,9 @@ cdef class Dispatcher:
             queue_append(queue, me)
         if is_external(reason):
             self.external_waits += 1
-            self.suspend(me)
+        _give_away(self, me)
+        if is_external(reason):
             self.external_waits -= 1
-        else:
-            self.suspend(me)
         return _close_wait(self, me)
 
     cdef object park(self, FiberCore me, WaitQueue *queue, short reason, PyObject *waits_for,
@@ -453,13 +452,19 @@ cdef class Dispatcher:
         """``wait_for`` that returns what the wake handed over, and raises for the other winners."""
         cdef object value
         cdef int winner = self.wait_for(me, queue, reason, waits_for, deadline_ns)
-        if winner == WAIT_WON_WAKE:
-            value = me.handed
-            me.handed = None
-            return value
+        if winner != WAIT_WON_WAKE:
+            self.raise_loss(me, winner, reason, waits_for)
+        value = me.handed
+        me.handed = None
+        return value
+
+    cdef int raise_loss(self, FiberCore me, int winner, short reason, PyObject *waits_for) except -1:
+        """The wait ended without what the fiber waited for: raise what ended it."""
         if winner == WAIT_WON_CANCEL:
             self.raise_cancel(me)
-        raise TimeoutError(f"timed out waiting for {describe(reason, None if waits_for == NULL else <object>waits_for)}")
+        raise TimeoutError(
+            f"timed out waiting for {describe(reason, None if waits_for == NULL else <object>waits_for)}"
+        )
 
     cdef bint wake(self, FiberCore f, object value) except -1:
         """A primitive's wake, by the owner: True if it won, and the fiber will get the value."""
@@ -508,7 +513,7 @@ cdef class Dispatcher:
         unless ``forward_cancel`` declines."""
         _open_wait(self, me, WAIT_OPEN_PRIMITIVE, AWAIT, waits_for, NEVER_NS)
         self.external_waits += 1
-        self.suspend(me)
+        _give_away(self, me)
         self.external_waits -= 1
         return _close_wait(self, me)
 
@@ -522,13 +527,6 @@ cdef class Dispatcher:
         if me.cancel_pending:
             self.raise_cancel(me)
         return 0
-
-    cdef int suspend(self, FiberCore me) except -1:
-        """Give the slot away with an open wait record; returns when ``me`` runs again."""
-        transition_block(&me._state)
-        if self.instruments is not None:
-            self.note_block(me)
-        return self.leave_to(me, self.take())
 
     cdef int note_block(self, FiberCore f) except -1:
         self.instruments.emit("blocked", f, f.wait_reason)
@@ -600,6 +598,17 @@ cdef class Dispatcher:
             output.flush_pending = False
             output.flush()
         return 0
+
+
+cdef inline int _give_away(Dispatcher s, FiberCore me) except -1:
+    """Give the slot away with an open wait record; returns when ``me`` runs again.
+
+    Inline: greenlet copies the C stack of a parked fiber at every switch, and it is most of its memory.
+    """
+    transition_block(&me._state)
+    if s.instruments is not None:
+        s.note_block(me)
+    return s.leave_to(me, s.take())
 
 
 cdef inline object _take_token(FiberCore me):

@@ -44,7 +44,6 @@ cdef class Scheduler(Dispatcher):
     cdef int enqueue(self, FiberCore f) except -1
     cdef Runnable take_from_policy(self)
     cdef int thrown_into(self, FiberCore me) except -1
-    cdef int stack_main(self, Stack stack) except -1
     cdef int begin(self, FiberCore f) except -1
     cdef int conclude(self, FiberCore f, PyObject *returned) except -1
     cdef int finish(self, FiberCore f) except -1

@@ -97,12 +97,56 @@ cdef unsigned long long POLL_TICKS = ticks_per_ms()
 # ---------------------------------------------------------------------------------------- scheduler
 
 cdef class _StackMain(StackMain):
-    """What a fresh stack calls."""
+    """What the stacks of a scheduler run."""
 
     cdef Scheduler scheduler
 
     cdef int main(self, Stack stack) except -1:
-        return self.scheduler.stack_main(stack)
+        """What every stack runs: one fiber after the other, until the hub unwinds it.
+
+        The fiber's function is called right here, not further down: greenlet copies the C stack of a parked
+        fiber at every switch.
+        """
+        cdef Scheduler s = self.scheduler
+        cdef PyObject *following
+        cdef PyObject *target
+        cdef PyObject *returned
+        while stack.fiber is not None:
+            returned = NULL
+            if s.begin(<FiberCore>stack.fiber):
+                returned = swapco_call(
+                    <PyObject *>(<FiberCore>stack.fiber).fn, <PyObject *>(<FiberCore>stack.fiber).args
+                )
+            s.conclude(<FiberCore>stack.fiber, returned)
+            stack.fiber = None
+            if stack.killed:
+                return 0
+            if s.abandoned:
+                _end_of_forked_child()
+            following = s.take()
+            if following != NULL and (<FiberCore>following).stack is None:
+                stack.fiber = <FiberCore>following
+                (<FiberCore>following).stack = stack
+                s.current = <FiberCore>following
+                s.switches += 1
+                s.io_calls = 0
+                continue
+            s.pool.append(stack)
+            if following == NULL:
+                s.current = None
+                target = <PyObject *>s.hub_stack
+            else:
+                s.current = <FiberCore>following
+                target = <PyObject *>(<FiberCore>following).stack
+            s.switches += 1
+            s.io_calls = 0
+            if s.instruments is not None:
+                s.note_switch(None)
+            if (<Stack>target).switch_from(stack) < 0:
+                # an idle stack that is collected: nothing to clean up
+                PyErr_Clear()
+                return 0
+        return 0
 
 
 cdef class _PoolTimer(Timer):
@@ -320,52 +364,6 @@ cdef class Scheduler(Dispatcher):
         me._state = RUNNING
         if me.stack is not None:
             me.stack.killed = True
-        return 0
-
-    cdef int stack_main(self, Stack stack) except -1:
-        """What every stack runs: one fiber after the other, until the hub unwinds it.
-
-        The fiber's function is called right here, not further down: greenlet copies the C stack of a parked
-        fiber at every switch.
-        """
-        cdef PyObject *following
-        cdef PyObject *target
-        cdef PyObject *returned
-        while stack.fiber is not None:
-            returned = NULL
-            if self.begin(<FiberCore>stack.fiber):
-                returned = swapco_call(
-                    <PyObject *>(<FiberCore>stack.fiber).fn, <PyObject *>(<FiberCore>stack.fiber).args
-                )
-            self.conclude(<FiberCore>stack.fiber, returned)
-            stack.fiber = None
-            if stack.killed:
-                return 0
-            if self.abandoned:
-                _end_of_forked_child()
-            following = self.take()
-            if following != NULL and (<FiberCore>following).stack is None:
-                stack.fiber = <FiberCore>following
-                (<FiberCore>following).stack = stack
-                self.current = <FiberCore>following
-                self.switches += 1
-                self.io_calls = 0
-                continue
-            self.pool.append(stack)
-            if following == NULL:
-                self.current = None
-                target = <PyObject *>self.hub_stack
-            else:
-                self.current = <FiberCore>following
-                target = <PyObject *>(<FiberCore>following).stack
-            self.switches += 1
-            self.io_calls = 0
-            if self.instruments is not None:
-                self.note_switch(None)
-            if (<Stack>target).switch_from(stack) < 0:
-                # an idle stack that is collected: nothing to clean up
-                PyErr_Clear()
-                return 0
         return 0
 
     cdef int begin(self, FiberCore f) except -1:

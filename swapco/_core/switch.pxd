@@ -31,6 +31,7 @@ cdef class GreenletStack(Stack):
     # the greenlet to continue: the stack's own, or a user's greenlet inside which its fiber suspended
     cdef object continuation
     cdef object own
+    cdef StackMain entry
     # the first chunk of its Python frames: tells in 2 ns that no other greenlet runs
     cdef void *root_chunk
     # it has not started, and will start in the lower lane

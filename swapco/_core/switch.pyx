@@ -67,6 +67,12 @@ cdef extern from *:
 
 PyGreenlet_Import()
 
+cdef extern from "frame_chunks.h":
+    void frame_chunks_install()
+    void frame_chunks_seed()
+
+frame_chunks_install()
+
 
 
 
@@ -120,6 +126,11 @@ cdef class GreenletStack(Stack):
         Py_XDECREF(returned)
         return 0
 
+    def __call__(self):
+        """What the fresh greenlet calls."""
+        frame_chunks_seed()
+        self.entry.main(self)
+
     cdef int remember_current(self) except -1:
         """Continue whatever greenlet runs now: the stack's own, or one that its fiber made."""
         self.continuation = _current()
@@ -141,11 +152,9 @@ cdef class GreenletBackend(Backend):
 
     cdef Stack create(self, StackMain entry, Stack hub):
         cdef GreenletStack stack = GreenletStack.__new__(GreenletStack)
-        cdef _Entry start = _Entry.__new__(_Entry)
-        start.entry = entry
-        start.stack = stack
+        stack.entry = entry
         stack.own = _take(<PyObject *>PyGreenlet_New(
-            <PyObject *>start, <PyGreenlet *><PyObject *>(<GreenletStack>hub).own
+            <PyObject *>stack, <PyGreenlet *><PyObject *>(<GreenletStack>hub).own
         ))
         stack.continuation = stack.own
         stack.begins_lower = self.next_is_lower
@@ -187,20 +196,6 @@ cdef class _ShallowCall:
         if self.context is not None:
             thread_context_assign(<PyObject *>self.context)
         return self.fn()
-
-
-cdef class _Entry:
-    """What a fresh greenlet calls."""
-
-    cdef StackMain entry
-    cdef Stack stack
-
-    def __call__(self):
-        cdef StackMain entry = self.entry
-        cdef Stack stack = self.stack
-        # the greenlet keeps this object while it lives: hold nothing that leads back to it
-        self.entry = self.stack = None
-        entry.main(stack)
 
 
 cdef extern from *:

@@ -44,6 +44,8 @@ cdef class Registration:
 
     cdef int on_event(self, uint32_t mask) except -1
     cdef int watch_output(self) noexcept
+    cdef int pace(self, FiberCore me) except -1
+    cdef int claim_reading(self) except -1
     cdef int begin_io(self, FiberCore me) except -1
     cdef int begin_read(self, FiberCore me) except -1
     cdef int begin_write(self, FiberCore me) except -1

@@ -132,6 +132,8 @@ cdef class Registration:
 
     cdef int on_event(self, uint32_t mask) except -1:
         """The kernel reported a change."""
+        # a flush may be the last thing that its output does
+        cdef Flushable output
         if mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI):
             self.exceptional = True
         if mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI):
@@ -140,8 +142,9 @@ cdef class Registration:
                 self.scheduler.wake(<FiberCore>self.reader, None)
         if mask & (EPOLLOUT | EPOLLHUP | EPOLLERR):
             self.writable = True
-            if self.output is not None:
-                self.output.flush()
+            output = self.output
+            if output is not None:
+                output.flush()
             if self.writer != NULL:
                 self.scheduler.wake(<FiberCore>self.writer, None)
         return 0
@@ -160,33 +163,40 @@ cdef class Registration:
 
     # -- before each operation
 
-    cdef int begin_io(self, FiberCore me) except -1:
-        """Is the descriptor open, and has the fiber had its share (law 5)?"""
+    cdef int pace(self, FiberCore me) except -1:
+        """Law 5: after 64 operations without a suspension the others go first."""
         cdef Dispatcher s = self.scheduler
         if me.scheduler is not s:
             raise RuntimeError(f"{self.describe()} belongs to another event loop")
-        if self.closed:
-            self.raise_closed()
         s.io_calls += 1
         if s.io_calls > IO_CALLS:
             s.io_calls = 0
             s.yield_now(me)
-            if self.closed:
-                self.raise_closed()
         return 0
 
-    cdef int begin_read(self, FiberCore me) except -1:
-        """``begin_io``, and nobody else may read.
+    cdef int begin_io(self, FiberCore me) except -1:
+        """Before each operation: pace it, and see whether the descriptor is open."""
+        self.pace(me)
+        if self.closed:
+            self.raise_closed()
+        return 0
+
+    cdef int claim_reading(self) except -1:
+        """Nobody else may read.
 
         Not only when this one would wait: which of two readers gets what must not depend on timing.
         """
-        self.begin_io(me)
         if self.reader != NULL:
             raise RuntimeError(
                 f"{<FiberCore>self.reader!r} is reading from {self.describe()} already; "
                 "let one fiber read, or guard the reads with a Lock"
             )
         return 0
+
+    cdef int begin_read(self, FiberCore me) except -1:
+        """``begin_io``, and nobody else may read."""
+        self.begin_io(me)
+        return self.claim_reading()
 
     cdef int begin_write(self, FiberCore me) except -1:
         """``begin_io``, and nobody else may write."""
@@ -508,7 +518,7 @@ cdef class Poller:
         cdef uint64_t key, count
         cdef uint32_t index
         cdef int i, n
-        cdef PyObject *registration
+        cdef Registration r
         n = epoll_wait(self.epoll_fd, events, EVENTS_PER_TURN, 0)
         if n < 0:
             if c_errno == EINTR:
@@ -522,8 +532,9 @@ cdef class Poller:
             if index >= FIRST_KEY:
                 index -= FIRST_KEY
                 if self.table[index].generation == <uint32_t>(key >> 32):
-                    registration = self.table[index].registration
-                    (<Registration>registration).on_event(events[i].events)
+                    # held: its output may be done with it
+                    r = <Registration>self.table[index].registration
+                    r.on_event(events[i].events)
             elif index == KEY_EVENT:
                 c_read(self.event_fd, &count, sizeof(count))
                 self.scheduler.slot.noted = False

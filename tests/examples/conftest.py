@@ -96,7 +96,7 @@ class RunningServer:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.stderr = tempfile.TemporaryFile("w+")
+        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-W", "default", str(EXAMPLES / "kv_server.py")),
@@ -110,8 +110,9 @@ class RunningServer:
         ready, _, _ = select.select([self.process.stdout], [], [], START_S)
         self.greeting = self.process.stdout.readline() if ready else ""
         if not self.greeting:
-            self.process.kill()
-            pytest.fail(f"the {kind} server did not start: {self.errors()}")
+            errors = self.errors()
+            self.close()
+            pytest.fail(f"the {kind} server did not start: {errors}")
         self.host, _, port = self.greeting.rpartition(" ")[2].strip().rpartition(":")
         self.port = int(port)
 

@@ -291,10 +291,11 @@ def test_blpop_at_once(db: Any) -> None:
     assert db.llen("y") == 1
 
 
-def test_blpop_times_out(raw: Raw) -> None:
+def test_blpop_times_out(server: RunningServer, raw: Raw) -> None:
     before = time.monotonic()
     assert raw.command("BLPOP", "x", "0.1") is None
-    assert 0.1 <= time.monotonic() - before < 5
+    early_s = 0.002 if server.kind == "uvloop" else 0  # uvloop's timers may fire early; ours never do
+    assert 0.1 - early_s <= time.monotonic() - before < 5
     assert raw.command("RPUSH", "x", "1") == 1
     assert raw.command("LLEN", "x") == 1
 
@@ -747,7 +748,7 @@ def test_replies_are_those_of_redis(
             else:
                 replies = [raw.command(*request) for request in requests]
         transcripts.append(
-            [(request, comparable(request, reply)) for request, reply in zip(requests, replies)]
+            [(request, comparable(request, reply)) for request, reply in zip(requests, replies, strict=True)]
         )
     ours, theirs = transcripts
     assert ours == theirs
@@ -786,12 +787,10 @@ def test_the_greeting_tells_the_address(own_server: RunningServer) -> None:
     assert re.fullmatch(pattern, own_server.greeting)
 
 
-@pytest.mark.parametrize("kind", ["fibers", "uvloop"])
-def test_a_port_in_use(own_server: RunningServer, kind: str) -> None:
-    program = [sys.executable, str(EXAMPLES / "kv_server.py"), "--server", kind]
-    result = subprocess.run(
-        [*program, "--port", str(own_server.port)], capture_output=True, text=True, timeout=30
-    )
+def test_a_port_in_use(own_server: RunningServer) -> None:
+    program = [sys.executable, str(EXAMPLES / "kv_server.py"), "--server", own_server.kind]
+    arguments = ["--port", str(own_server.port)]
+    result = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=30)
     assert result.returncode == 1
     assert result.stderr.startswith("kv_server: ")
     assert "Traceback" not in result.stderr

@@ -738,9 +738,9 @@ def test_after_a_fork_the_words_of_the_child_are_its_own():
             idle.wake()
             idle.wait(LIMIT_S)
             fresh = FutexWord()
-            helper = start_waiting(fresh)
+            other = start_waiting(fresh)
             fresh.wake()
-            finish(helper)
+            finish(other)
             # its waiter stayed in the parent
             with pytest.raises(RuntimeError, match="has a waiting thread already"):
                 waited.wait(0)

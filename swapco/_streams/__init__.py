@@ -1,0 +1,1 @@
+"""The inside of ``swapco.streams``: reader, writer, server."""

@@ -1,0 +1,150 @@
+"""What every test may use: command-line options, and the check that a test leaves nothing behind.
+
+``--stress-seconds`` is how long one stress test runs; ``--seed`` makes random tests repeatable: the header of the
+report says which seed was used.
+
+The fixture ``fibers`` compares before and after: live fibers, descriptors of the poller, greenlets, file descriptors,
+threads; and it fails a test in which asyncio logged an error that the test did not expect.  A module asks for it with
+``pytestmark = pytest.mark.usefixtures("fibers")``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import greenlet
+import pytest
+
+import swapco
+from swapco._core.fiber import FiberCore
+from swapco._loop.poller import Poller
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stress-seconds", type=float, default=1.0, help="how long a stress test runs, in seconds")
+    parser.addoption("--seed", type=int, default=None, help="the seed of random tests (a new one unless given)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"--seed={config.option.seed}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # what exists by now is no test's leak, and needs no look by each test's garbage collections
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def stress_seconds(request: pytest.FixtureRequest) -> float:
+    """How long a stress test runs."""
+    return float(request.config.getoption("--stress-seconds"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this session's random tests."""
+    return int(request.config.getoption("--seed"))
+
+
+class Logged(logging.Handler):
+    """The errors that asyncio logged during a test; a test that expects some takes them out of ``records``."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def take(self) -> list[str]:
+        """The messages so far; they count as expected."""
+        messages = [record.getMessage() for record in self.records]
+        self.records.clear()
+        return messages
+
+
+def leftovers() -> dict[str, set[Any]]:
+    """What a test could leave behind, by kind."""
+    descriptors = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            descriptors.add((name, os.readlink(f"/proc/self/fd/{name}")))
+        except FileNotFoundError:  # that of this very listing
+            pass
+    objects = gc.get_objects()
+    return {
+        "live fibers": {repr(o) for o in objects if isinstance(o, FiberCore) and not o.done()},
+        "pollers with registrations": {repr(o) for o in objects if isinstance(o, Poller) and o.registered},
+        "greenlets": {
+            repr(o) for o in objects if isinstance(o, greenlet.greenlet) and o.parent is not None and not o.dead
+        },
+        "file descriptors": descriptors,
+        "threads": {repr(thread) for thread in threading.enumerate()},
+    }
+
+
+@pytest.fixture(scope="session")
+def warmed_up() -> None:
+    """What a process makes once and keeps, such as libuv's signal pipe, is no test's leak."""
+    swapco.run(lambda: swapco.await_(asyncio.sleep(0)))
+
+
+@pytest.fixture
+def fibers(request: pytest.FixtureRequest, warmed_up: None) -> Iterator[Logged]:
+    """The test leaves no live fiber, registration, greenlet, descriptor or thread, and logs no error."""
+    logged = Logged()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(logged)
+    gc.collect()
+    before = leftovers()
+    try:
+        yield logged
+        if request.node.stash.get(_FAILED, False):
+            return
+        gc.collect()
+        after = leftovers()
+        left = {kind: after[kind] - before[kind] for kind in before if after[kind] - before[kind]}
+        assert not left, f"the test left something behind: {left}"
+        assert not logged.records, f"asyncio logged errors: {logged.take()}"
+    finally:
+        logger.removeHandler(logged)
+
+
+@pytest.fixture
+def run() -> Callable[..., Any]:
+    """``swapco.run``, with a main that must leave no other fiber alive."""
+
+    def run_checked(main: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def checked() -> Any:
+            result = main(*args)
+            rest = swapco.all_fibers() - {swapco.current_fiber()}
+            assert not rest, f"main ended before these fibers: {rest}"
+            return result
+
+        return swapco.run(checked, **kwargs)
+
+    return run_checked

@@ -1,0 +1,80 @@
+"""Small things that several test modules use."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import swapco
+
+ROOT = Path(__file__).parents[1]
+#: Long enough for anything that must happen, on a machine that is busy with something else.
+SOON_S = 20.0
+
+
+def in_fiber(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a test as the main fiber of an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        swapco.run(functools.partial(test, *args, **kwargs))
+
+    return run
+
+
+def settle(rounds: int = 4) -> None:
+    """Let everything that can run do so: ready fibers, loop callbacks, and what they make ready."""
+    loop = asyncio.get_running_loop()
+    for _ in range(rounds):
+        loop.call_soon(int)
+        swapco.sleep(0)
+
+
+def wait_until(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Let other fibers run until ``condition`` holds."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + SOON_S
+    while not condition():
+        assert loop.time() < give_up, f"{what} did not come true within {SOON_S} s"
+        swapco.sleep(0.001)
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """For a child process: it imports this tree."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **extra}
+
+
+def start_program(source: str, *flags: str, **env: str) -> subprocess.Popen[str]:
+    """Start ``source`` as a program in a Python of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", *flags, "-c", textwrap.dedent(source)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**env),
+    )
+
+
+def finish_program(child: subprocess.Popen[str], timeout_s: float = SOON_S) -> subprocess.CompletedProcess[str]:
+    """Wait for a program's end.  One that hangs is made to say where, and fails the test."""
+    try:
+        out, err = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGABRT)
+        out, err = child.communicate()
+        raise AssertionError(f"the program did not end within {timeout_s} s\n{out}\n{err}") from None
+    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+
+def run_program(source: str, *flags: str, timeout_s: float = SOON_S, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``source`` as a program in a Python of its own, to its end."""
+    return finish_program(start_program(source, *flags, **env), timeout_s)
