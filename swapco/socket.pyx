@@ -38,10 +38,10 @@ from ._core.clock cimport NEVER_NS, duration_ns
 from ._core.fiber cimport Dispatcher, FiberCore, running_dispatcher, running_fiber
 from ._core.reasons cimport WRITE
 from ._core.wait cimport WAIT_WON_CANCEL
-from ._loop.poller cimport SCRATCH_SIZE, PollingHub, Registration, descriptor_ready, poller_of, raise_errno
+from ._loop.poller cimport SCRATCH_SIZE, Registration, descriptor_ready, poller_of, raise_errno
 
 from ._core.errors import CancelledError
-from ._loop.awaiting import await_
+from ._names import getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, is_numeric
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -61,8 +61,10 @@ cdef extern from "Python.h":
 
 __all__ = list(_stdlib.__all__)
 
-# everything that is not defined below: constants, errors, inet_aton …
-globals().update({name: getattr(_stdlib, name) for name in __all__})
+# everything that is not defined here: constants, errors, inet_aton …
+for _name in __all__:
+    globals().setdefault(_name, getattr(_stdlib, _name))
+del _name
 
 cdef object _AF_INET = _stdlib.AF_INET
 cdef object _AF_INET6 = _stdlib.AF_INET6
@@ -228,34 +230,12 @@ cdef Py_ssize_t _receive(object sock, SocketIo io, FiberCore me, char *buffer, P
 
 # --------------------------------------------------------------------------------------------- connecting
 
-cdef bint _is_numeric(object host) except -1:
-    """Can the host be used without asking a resolver?"""
-    if host is None:
-        return True
-    if isinstance(host, (bytes, bytearray)):
-        try:
-            host = bytes(host).decode("ascii")
-        except UnicodeDecodeError:
-            return False
-    if not isinstance(host, str):
-        return True  # an error, which the caller's call reports
-    if host == "" or host == "<broadcast>":
-        return True
-    for family in (_AF_INET, _AF_INET6):
-        try:
-            _stdlib.inet_pton(family, host.partition("%")[0])
-            return True
-        except (OSError, ValueError):
-            pass
-    return False
-
-
 cdef object _resolved(object sock, object address):
     """``address`` with its host in numeric form; resolving parks the calling fiber."""
     cdef object family = sock.family
     if family != _AF_INET and family != _AF_INET6:
         return address
-    if not isinstance(address, tuple) or len(address) < 2 or _is_numeric(address[0]):
+    if not isinstance(address, tuple) or len(address) < 2 or is_numeric(address[0]):
         return address
     found = getaddrinfo(address[0], None, family, sock.type, sock.proto)[0][4]
     if family == _AF_INET:
@@ -658,69 +638,8 @@ def create_server(
     address, *, family=_stdlib.AF_INET, backlog=None, reuse_port=False, dualstack_ipv6=False
 ) -> socket:
     """A listening TCP socket bound to ``(host, port)``.  A host name is resolved first, which blocks the fiber."""
-    if family in (_AF_INET, _AF_INET6) and not _is_numeric(address[0]):
+    if family in (_AF_INET, _AF_INET6) and not is_numeric(address[0]):
         address = getaddrinfo(address[0], address[1], family, _SOCK_STREAM)[0][4][:len(address)]
     return _adopt(_stdlib.create_server(
         address, family=family, backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=dualstack_ipv6
     ))
-
-
-# ---------------------------------------------------------------------------------------------- names
-
-cdef object _in_thread(str caller, object function, tuple args):
-    """Call a blocking function of the resolver in a thread of the event loop; parks the fiber."""
-    cdef FiberCore me = running_fiber(caller)
-    loop = (<PollingHub>me.scheduler.hub).loop
-    return await_(loop.run_in_executor(None, function, *args))
-
-
-def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0) -> list:
-    """The addresses of ``(host, port)``, as the standard function.  Blocks the fiber unless both are numeric."""
-    cdef FiberCore me
-    if _is_numeric(host) and (
-        port is None or isinstance(port, int) or (isinstance(port, (str, bytes)) and port.isdigit())
-    ):
-        return _stdlib.getaddrinfo(host, port, family, type, proto, flags)
-    me = running_fiber("getaddrinfo")
-    loop = (<PollingHub>me.scheduler.hub).loop
-    found = await_(loop.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags))
-    return [
-        (_enum(_stdlib.AddressFamily, item[0]), _enum(_stdlib.SocketKind, item[1]), *item[2:]) for item in found
-    ]
-
-
-cdef object _enum(object kind, object value):
-    try:
-        return kind(value)
-    except ValueError:
-        return value
-
-
-def gethostbyname(hostname, /) -> str:
-    """The IPv4 address of a host.  Blocks the fiber unless it is numeric already."""
-    if _is_numeric(hostname):
-        return _stdlib.gethostbyname(hostname)
-    return _in_thread("gethostbyname", _stdlib.gethostbyname, (hostname,))
-
-
-def gethostbyname_ex(hostname, /) -> tuple:
-    """The name, aliases and IPv4 addresses of a host.  Blocks the fiber."""
-    return _in_thread("gethostbyname_ex", _stdlib.gethostbyname_ex, (hostname,))
-
-
-def gethostbyaddr(ip_address, /) -> tuple:
-    """The name, aliases and addresses of the host with this address.  Blocks the fiber."""
-    return _in_thread("gethostbyaddr", _stdlib.gethostbyaddr, (ip_address,))
-
-
-def getnameinfo(sockaddr, flags, /) -> tuple:
-    """The host and service names of a socket address.  Blocks the fiber unless numeric forms are asked for."""
-    numeric = _stdlib.NI_NUMERICHOST | _stdlib.NI_NUMERICSERV
-    if isinstance(flags, int) and flags & numeric == numeric:
-        return _stdlib.getnameinfo(sockaddr, flags)
-    return _in_thread("getnameinfo", _stdlib.getnameinfo, (sockaddr, flags))
-
-
-def getfqdn(name="") -> str:
-    """The fully qualified name of a host (this one unless given).  Blocks the fiber."""
-    return _in_thread("getfqdn", _stdlib.getfqdn, (name,))

@@ -291,3 +291,19 @@ def hub_of(loop) -> LoopHub:
 def new_event_loop(*, policy=None, clock=None) -> Loop:
     """A new event loop that runs fibers: swapco's ``uvloop.new_event_loop``."""
     return Loop(policy=policy, clock=clock)
+
+
+class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+    """Makes asyncio create swapco loops, as uvloop's class of this name makes it create uvloop's."""
+
+    def new_event_loop(self):
+        """A new ``Loop``."""
+        return new_event_loop()
+
+
+def install() -> None:
+    """Make every new asyncio event loop a ``Loop``: ``uvloop.install`` for swapco.
+
+    ``swapco.run(main)`` needs no installation and is the better way.
+    """
+    asyncio.set_event_loop_policy(EventLoopPolicy())

@@ -48,6 +48,13 @@ def mask_of(thread_id: int) -> frozenset[int]:
     return frozenset(os.sched_getaffinity(thread_id))
 
 
+def join(thread: threading.Thread) -> None:
+    """Wait until the kernel thread is gone: it outlives ``Thread.join`` by an instant."""
+    thread.join()
+    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+        os.sched_yield()
+
+
 def in_child(check: Callable[[], bool]) -> bool:
     with warnings.catch_warnings():
         # other tests may have left threads; the child does nothing but look
@@ -172,7 +179,7 @@ def test_what_is_not_a_kernel_thread_id_is_refused(thread_id):
 def test_a_thread_that_has_ended_is_an_error():
     thread = threading.Thread(target=lambda: None)
     thread.start()
-    thread.join()
+    join(thread)
     # larger than any id that the kernel gives out
     for thread_id in (thread.native_id, 1 << 30):
         with pytest.raises(ProcessLookupError, match=f"no kernel thread {thread_id}"):
@@ -187,10 +194,7 @@ def test_unpinning_a_thread_that_ended_forgets_it(masks):
     thread.start()
     pin(thread.native_id, min(masks))
     end.set()
-    thread.join()
-    # the kernel thread may outlive the join by an instant
-    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
-        os.sched_yield()
+    join(thread)
     with pytest.raises(ProcessLookupError):
         unpin(thread.native_id)
 

@@ -332,6 +332,7 @@ def expiring_at_the_same_instant(first_outer: bool) -> tuple[Any, Any]:
     def main() -> tuple[Any, Any]:
         def advance() -> None:
             clock.advance(1)
+            settle()
 
         swapco.spawn(advance)
         with pytest.raises(TimeoutError):
@@ -601,8 +602,9 @@ def test_it_follows_an_injected_clock() -> None:
     def main() -> None:
         def advance() -> None:
             clock.advance(LONG / 2)
-            swapco.sleep(0)
+            settle()
             clock.advance(LONG / 2)
+            settle()
 
         swapco.spawn(advance)
         limit = timeout(LONG)
