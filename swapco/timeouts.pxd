@@ -15,6 +15,7 @@ cdef class Timeout(Timer):
     cdef bint shared
     cdef int requests_before
     cdef int start(self) except -1
+    cdef int request(self) except -1
     cdef bint withdraw(self) except -1
 
 

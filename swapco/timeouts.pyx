@@ -110,9 +110,7 @@ cdef class Timeout(Timer):
             return 0
         if self.deadline_ns <= s.clock.now_ns():
             self.state = DUE
-            self.shared = self.pending_before and self.fiber.cancel_pending
-            self.fiber.request_cancel(None)
-            return 0
+            return self.request()
         s.timers.arm(self, self.deadline_ns)
         if not s.draining:
             # rescheduled by a loop callback: no drain will end and look at the heap's head
@@ -121,8 +119,13 @@ cdef class Timeout(Timer):
 
     cdef int fire(self) except -1:
         self.state = EXPIRING
-        self.shared = self.pending_before and self.fiber.cancel_pending
-        return self.fiber.request_cancel(None)
+        return self.request()
+
+    cdef int request(self) except -1:
+        cdef FiberCore f = self.fiber
+        self.shared = self.pending_before and f.cancel_pending
+        # somebody else's message, if there is one on its way, says more than ours
+        return f.request_cancel(f.cancel_message if f.cancel_pending else None)
 
     cdef bint withdraw(self) except -1:
         """DUE, and nothing suspended since: as if it had never been."""

@@ -138,6 +138,7 @@ cdef class Dispatcher:
     # the inside
     cdef int raise_loss(self, FiberCore me, int winner, short reason, PyObject *waits_for) except -1
     cdef int ready(self, FiberCore f) except -1
+    cdef int make_ready(self, FiberCore f) except -1
     cdef int drain_inbox(self) except -1
     cdef int deliver_cancel(self, FiberCore f) except -1
     cdef int note_block(self, FiberCore f) except -1

@@ -333,6 +333,7 @@ cdef class Dispatcher:
         """The verb ``block``: wait, barely, until a resume comes."""
         cdef object value
         cdef int winner
+        _have_timer(me, deadline_ns)
         if me.has_token:
             return _take_token(me)
         if me.cancel_pending:
@@ -375,6 +376,7 @@ cdef class Dispatcher:
         cdef int winner
         if target._state == DONE:
             raise InvalidStateError(f"switch_to({target!r}): it is done, so nobody would ever come back")
+        _have_timer(me, deadline_ns)
         if self.slot.inbox_head != NULL:
             self.drain_inbox()
         # resume(target), but without the run queue
@@ -435,6 +437,7 @@ cdef class Dispatcher:
         Raises CancelledError at once, before the fiber waits, if a cancellation is pending.  A deadline
         that is over already still lets whoever is runnable go first.
         """
+        _have_timer(me, deadline_ns)
         if me.cancel_pending:
             self.raise_cancel(me)
         _open_wait(self, me, WAIT_OPEN_PRIMITIVE, reason, waits_for, deadline_ns)
@@ -535,17 +538,19 @@ cdef class Dispatcher:
     # -- what makes a waiting fiber runnable
 
     cdef int ready(self, FiberCore f) except -1:
-        """Its wait was won: out of the wait queue, into the run queue."""
+        """Its wait was won: out of the wait queue, into the run queue, behind whom another thread woke before."""
+        if self.slot.inbox_head != NULL:
+            self.drain_inbox()
+        return self.make_ready(f)
+
+    cdef int make_ready(self, FiberCore f) except -1:
         if f.queue != NULL:
             queue_remove(f)
         if f._state != BLOCKED:
-            return 0
+            return 0  # it was in the inbox as well
         transition_wake(&f._state)
         if self.instruments is not None:
             self.instruments.emit("resumed", f)
-        if self.slot.inbox_head != NULL:
-            # who was woken from outside before runs before
-            self.drain_inbox()
         return self.push(f)
 
     cdef int drain_inbox(self) except -1:
@@ -556,7 +561,7 @@ cdef class Dispatcher:
             if f is None:
                 return 0
             if f._state == BLOCKED and not wait_is_open(&f.wait):
-                self.ready(f)
+                self.make_ready(f)
             elif f.cancel_pending:
                 self.deliver_cancel(f)
 
@@ -574,7 +579,7 @@ cdef class Dispatcher:
         if wait_claim_open(&f.wait, WAIT_OPEN_BARE, WAIT_WON_CANCEL) or wait_claim_open(
             &f.wait, WAIT_OPEN_PRIMITIVE, WAIT_WON_CANCEL
         ):
-            self.ready(f)
+            self.make_ready(f)
         return 0
 
     # -- output that is collected while a fiber runs
@@ -618,6 +623,18 @@ cdef inline object _take_token(FiberCore me):
     return value
 
 
+cdef inline int _have_timer(FiberCore me, long long deadline_ns) except -1:
+    """Make the fiber's timer, if the wait has a deadline.
+
+    To be called before the token is looked at: making an object may collect garbage (CPython 3.11), hence run
+    Python code and let another thread resume the fiber; from the look to the open record nothing may.
+    """
+    if deadline_ns != NEVER_NS and me.timer is None:
+        me.timer = WaitTimer.__new__(WaitTimer)
+        me.timer.fiber = me
+    return 0
+
+
 cdef inline int _open_wait(Dispatcher s, FiberCore me, int phase, short reason, PyObject *waits_for,
                            long long deadline_ns) except -1:
     """A fresh wait record, with its timer."""
@@ -626,9 +643,6 @@ cdef inline int _open_wait(Dispatcher s, FiberCore me, int phase, short reason, 
     if deadline_ns == NEVER_NS:
         wait_open(&me.wait, phase)
         return 0
-    if me.timer is None:
-        me.timer = WaitTimer.__new__(WaitTimer)
-        me.timer.fiber = me
     s.timers.arm(me.timer, deadline_ns)
     me.timer.record = wait_open(&me.wait, phase)
     return 0

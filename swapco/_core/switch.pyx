@@ -134,8 +134,7 @@ cdef class GreenletStack(Stack):
     cdef int remember_current(self) except -1:
         """Continue whatever greenlet runs now: the stack's own, or one that its fiber made."""
         self.continuation = _current()
-        if self.continuation is self.own:
-            self.root_chunk = thread_frames_root()
+        self.root_chunk = thread_frames_root() if self.continuation is self.own else NULL
         return 0
 
     cdef object frame(self):

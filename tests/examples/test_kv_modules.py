@@ -6,7 +6,6 @@ import re
 import time
 
 import pytest
-from conftest import encode
 from hypothesis import example, given
 from hypothesis import strategies as st
 from kv import protocol
@@ -16,6 +15,7 @@ from kv.instance import Client, Instance
 from kv.protocol import MAX_ARGUMENTS, MAX_BULK, MAX_LINE, Parser, printable, split_inline, to_int64
 from kv.pubsub import Channels
 from kv.store import CommandError, Store, Waiter, WrongTypeError
+from kv_support import encode
 
 # The parser
 

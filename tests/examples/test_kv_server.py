@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import redis
-from conftest import EXAMPLES, Error, Raw, RunningServer, encode, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kv_support import EXAMPLES, Error, Raw, RunningServer, encode, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

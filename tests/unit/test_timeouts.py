@@ -393,35 +393,52 @@ def test_a_cancellation_by_somebody_else_is_no_timeout() -> None:
     assert fiber.join() == "cancelled"
 
 
-@pytest.mark.parametrize("limit_first", [True, False])
-def test_both_cancel_and_the_other_one_wins(limit_first: bool) -> None:
+def test_cancelled_by_somebody_else_and_by_the_limit_in_one_turn() -> None:
     clock = ManualClock()
 
     def body() -> str:
-        try:
+        with pytest.raises(asyncio.CancelledError):
             with timeout_at(1) as limit:
                 swapco.block()
-        except asyncio.CancelledError:
-            assert limit.expired()
-            assert swapco.current_fiber().cancelling() == 1
-            return "cancelled"
-        except TimeoutError:
-            return "timed out"
-        return "neither"
+        assert limit.expired()
+        assert swapco.current_fiber().cancelling() == 1
+        return "cancelled"
 
     def main() -> None:
         fiber = swapco.spawn(body)
         settle()
-        if not limit_first:
+        loop = asyncio.get_running_loop()
+
+        def both() -> None:
             fiber.cancel()
-        clock.advance(1)
-        # both before the fiber runs: the timer fires in the hub, from a turn of the loop
-        asyncio.get_running_loop().call_soon(hub_of(asyncio.get_running_loop()).turn)
-        if limit_first:
-            asyncio.get_running_loop().call_soon(fiber.cancel)
+            clock.advance(1)
+            hub_of(loop).turn()
+
+        loop.call_soon(both)
         assert fiber.join() == "cancelled"
 
     swapco.run(main, loop_factory=lambda: Loop(clock=clock))
+
+
+@in_fiber
+def test_cancelled_by_somebody_else_while_the_body_cleans_up() -> None:
+    def body() -> str:
+        with pytest.raises(asyncio.CancelledError, match="second"):
+            with timeout(SHORT) as limit:
+                try:
+                    forever()
+                finally:
+                    cleaning.set()
+                    forever()
+        assert limit.expired()
+        assert swapco.current_fiber().cancelling() == 1
+        return "cancelled"
+
+    cleaning = asyncio.Event()
+    fiber = swapco.spawn(body)
+    swapco.await_(cleaning.wait())
+    fiber.cancel("second")
+    assert fiber.join() == "cancelled"
 
 
 @in_fiber
