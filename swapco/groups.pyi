@@ -25,7 +25,7 @@ class TaskGroup(Watcher):
     def spawn(
         self,
         fn: Callable[[Unpack[_Ts]], Coroutine[Any, Any, _T]],
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         name: object = None,
         context: Context | None = None,
         thread: Literal[False] = False,
@@ -36,7 +36,7 @@ class TaskGroup(Watcher):
     def spawn(
         self,
         fn: Callable[[Unpack[_Ts]], _T],
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         name: object = None,
         context: Context | None = None,
         thread: Literal[False] = False,

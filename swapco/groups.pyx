@@ -1,8 +1,8 @@
 """``TaskGroup``: fibers that live and die with a block of code.
 
-Leaving the block waits for every member.  The first member that fails, or the body if it fails, aborts the group:
-the other members are cancelled, the body too, and the ``with`` statement raises all failures in one exception
-group.  So no member outlives the block, and no failure is lost.
+Leaving the block waits for every member.  The first member that fails, or the body if it fails, aborts the
+group: the other members are cancelled, the body too, and the ``with`` statement raises all failures in one
+exception group.  So no member outlives the block, and no failure is lost.
 
 The group is told of a member's end by the dying fiber itself (``Watcher``), not by a done callback: no trip
 through the event loop per member, and the siblings are cancelled before anybody else runs.
@@ -11,12 +11,12 @@ The rules are those of asyncio.TaskGroup (CPython 3.13's, on every version):
 
 - A cancelled member is no failure.
 - KeyboardInterrupt and SystemExit of a member or of the body leave the block as they are.
-- Cancelling the parent from outside aborts the group, and CancelledError leaves the block; but failures of members
-  have priority, and the parent is then cancelled again, where it suspends next.
+- Cancelling the parent from outside aborts the group, and CancelledError leaves the block; but failures of
+  members have priority, and the parent is then cancelled again, where it suspends next.
 - The request by which the group cancels its own parent is taken back before the block is left.
 
-Where it differs: members are cancelled in the order in which they were spawned (asyncio's is that of a set), and
-a request of the group that was never delivered is dropped even if the parent had been cancelled before.
+Where it differs: members are cancelled in the order in which they were spawned (asyncio's is that of a set),
+and a request of the group that was never delivered is dropped even if the parent had been cancelled before.
 """
 
 from cpython.object cimport PyObject
@@ -39,8 +39,9 @@ cdef extern from "Python.h":
 cdef class TaskGroup(Watcher):
     """A context manager whose ``spawn`` starts fibers that the end of the ``with`` block waits for.
 
-    ``with`` blocks the calling fiber at its end.  Errors: an ExceptionGroup (BaseExceptionGroup) of what members
-    and body raised; CancelledError; KeyboardInterrupt and SystemExit of a member as they are; NotInFiber.
+    ``with`` blocks the calling fiber at its end.  Errors: an ExceptionGroup (BaseExceptionGroup) of what
+    members and body raised; CancelledError; KeyboardInterrupt and SystemExit of a member as they are;
+    NotInFiber.
     """
 
     cdef Scheduler scheduler
@@ -77,8 +78,8 @@ cdef class TaskGroup(Watcher):
     def spawn(self, fn, *args, name=None, context=None, thread=False, priority=0, deadline=None):
         """Start a fiber that is a member of the group; as ``swapco.spawn``.  Does not block.
 
-        Errors: RuntimeError before the block, after it, while the group is shutting down, and for another event
-        loop than the group's; those of ``swapco.spawn``.
+        Errors: RuntimeError before the block, after it, while the group is shutting down, and for another
+        event loop than the group's; those of ``swapco.spawn``.
         """
         cdef FiberCore member
         try:

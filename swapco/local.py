@@ -1,14 +1,14 @@
 """``local``: ``threading.local`` for fibers.
 
-Each fiber sees attributes of its own; they die with it.  Where no fiber runs (in loop callbacks, asyncio tasks,
-other threads) the attributes belong to the kernel thread, as those of ``threading.local`` do.
+Each fiber sees attributes of its own; they die with it.  Where no fiber runs (in loop callbacks, asyncio
+tasks, other threads) the attributes belong to the kernel thread, as those of ``threading.local`` do.
 
-How: attribute access by the rules of ``object``, but with the caller's dictionary as the instance's.  Swapping the
-real ``__dict__`` around each access, as CPython's pure Python ``threading.local`` does, would need a lock, and a
-property that blocks would hold it.
+How: attribute access by the rules of ``object``, but with the caller's dictionary as the instance's.
+Swapping the real ``__dict__`` around each access, as CPython's pure Python ``threading.local`` does, would
+need a lock, and a property that blocks would hold it.
 
-The dictionaries are keyed by fiber, weakly, and a done callback drops a fiber's as soon as it is done: who keeps
-a finished fiber for its result does not keep its attributes.
+The dictionaries are keyed by fiber, weakly, and a done callback drops a fiber's as soon as it is done: who
+keeps a finished fiber for its result does not keep its attributes.
 
 A context variable is the better choice for what a spawned fiber should inherit: a fiber starts with an empty
 ``local``, but with a copy of its spawner's context.
@@ -70,11 +70,12 @@ def _forget(reference: weakref.ref[_Dictionaries], fiber: Fiber) -> None:
         dictionaries.of_fibers.pop(fiber, None)
 
 
-class local:  # noqa: N801 - named as threading.local is
+class local:
     """An object whose attributes belong to the fiber that sets them; outside fibers, to the kernel thread.
 
-    A subclass may define ``__init__``: it is called again, with the same arguments, for each fiber that uses the
-    object.  Attributes of the class, its properties and its ``__slots__`` are common to all.  Does not block.
+    A subclass may define ``__init__``: it is called again, with the same arguments, for each fiber that uses
+    the object.  Attributes of the class, its properties and its ``__slots__`` are common to all.  Does not
+    block.
     """
 
     __slots__ = ("__weakref__", "_dictionaries")

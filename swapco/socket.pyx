@@ -48,6 +48,7 @@ cdef extern from "sys/socket.h" nogil:
         MSG_DONTWAIT
         MSG_ERRQUEUE
         MSG_OOB
+        MSG_TRUNC
         MSG_WAITALL
 
 cdef extern from "errno.h" nogil:
@@ -55,9 +56,6 @@ cdef extern from "errno.h" nogil:
         EAGAIN
         EINPROGRESS
         EINTR
-
-cdef extern from "Python.h":
-    int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
 __all__ = list(_stdlib.__all__)
 
@@ -89,6 +87,8 @@ cdef object _DEFAULT_TIMEOUT = _stdlib._GLOBAL_DEFAULT_TIMEOUT
 cdef object _GiveUpOnSendfile = _stdlib._GiveupOnSendfile
 
 cdef enum:
+    # with one of these the kernel never waits: urgent data and errors have come, or it says EAGAIN or EINVAL
+    NEVER_BLOCKS = MSG_DONTWAIT | MSG_ERRQUEUE | MSG_OOB
     # the most that one sendfile(2) moves: reading from a slow disk holds up every fiber
     SENDFILE_BYTES = 524288
     # retries of a connect to a Unix socket whose backlog is full: the kernel reports nothing to wait for
@@ -161,7 +161,7 @@ cdef object _until_done(object sock, str caller, bint reading, int flags, object
     cdef FiberCore me
     cdef Registration r
     cdef long long deadline = 0
-    if io.timeout_ns == 0 or flags & MSG_DONTWAIT:
+    if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
         return method(sock, *args)
     me = running_fiber(caller)
     r = _registration(sock, io, me)
@@ -170,7 +170,7 @@ cdef object _until_done(object sock, str caller, bint reading, int flags, object
     else:
         r.begin_write(me)
     while True:
-        if (r.readable if reading else r.writable) or flags & (MSG_OOB | MSG_ERRQUEUE):
+        if r.readable if reading else r.writable:
             try:
                 return method(sock, *args)
             except BlockingIOError:
@@ -223,7 +223,7 @@ cdef Py_ssize_t _recv_all(Registration r, FiberCore me, char *buffer, Py_ssize_t
 cdef Py_ssize_t _receive(object sock, SocketIo io, FiberCore me, char *buffer, Py_ssize_t size,
                          int flags) except -1:
     cdef Registration r = _registration(sock, io, me)
-    if flags & MSG_WAITALL and not flags & (MSG_OOB | MSG_ERRQUEUE) and r.is_stream():
+    if flags & MSG_WAITALL and r.is_stream():
         return _recv_all(r, me, buffer, size, flags, io.timeout_ns)
     return r.recv(me, buffer, size, flags, io.timeout_ns)
 
@@ -357,10 +357,10 @@ class socket(_Base):
         cdef Py_ssize_t got
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
-        if io.timeout_ns == 0 or flags & MSG_DONTWAIT:
+        if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_recv(self, bufsize, flags)
         me = running_fiber("socket.recv")
-        if bufsize <= SCRATCH_SIZE and not flags & MSG_WAITALL:
+        if bufsize <= SCRATCH_SIZE and not flags & (MSG_WAITALL | MSG_TRUNC):
             r = _registration(self, io, me)
             scratch = r.poller.scratch
             got = r.recv(me, scratch, bufsize, flags, io.timeout_ns)
@@ -372,7 +372,7 @@ class socket(_Base):
         cdef SocketIo io = self._io
         cdef FiberCore me
         cdef Py_buffer view
-        if io.timeout_ns == 0 or flags & MSG_DONTWAIT:
+        if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_recv_into(self, buffer, nbytes, flags)
         me = running_fiber("socket.recv_into")
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
@@ -416,7 +416,7 @@ class socket(_Base):
         cdef SocketIo io = self._io
         cdef FiberCore me
         cdef Py_buffer view
-        if io.timeout_ns == 0 or flags & MSG_DONTWAIT:
+        if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_send(self, data, flags)
         me = running_fiber("socket.send")
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -433,7 +433,7 @@ class socket(_Base):
         cdef SocketIo io = self._io
         cdef FiberCore me
         cdef Py_buffer view
-        if io.timeout_ns == 0 or flags & MSG_DONTWAIT:
+        if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_sendall(self, data, flags)
         me = running_fiber("socket.sendall")
         if type(data) is bytes:
@@ -558,8 +558,15 @@ class socket(_Base):
 
 cdef object _recv_large(object sock, SocketIo io, FiberCore me, Py_ssize_t size, int flags):
     """Into memory of its own: more than the scratch buffer holds, or filled in several steps."""
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
-    cdef Py_ssize_t got = _receive(sock, io, me, PyBytes_AS_STRING(result), size, flags)
+    cdef bytes result
+    cdef Py_ssize_t got
+    if flags & MSG_TRUNC:
+        # the kernel tells the real length, also where it has written less: show nobody what was there before
+        result = bytes(size)
+        got = _receive(sock, io, me, PyBytes_AS_STRING(result), size, flags)
+        return result[:got] + bytes(max(0, got - size))
+    result = PyBytes_FromStringAndSize(NULL, size)
+    got = _receive(sock, io, me, PyBytes_AS_STRING(result), size, flags)
     return result if got == size else result[:got]
 
 

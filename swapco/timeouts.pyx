@@ -8,18 +8,18 @@ inside the block needs to know of time limits, and they nest.
 
 ``fiber.cancelling()`` at entry is what tells our cancellation from others: if, with our request taken back,
 there are no more requests than at entry, nobody else wants the fiber to end.  A request that was taken back
-before it was delivered must not be delivered later, in code that the limit was never meant for: asyncio forgets
-that on CPython 3.11 and 3.12, and while the fiber had been cancelled before on 3.13.
+before it was delivered must not be delivered later, in code that the limit was never meant for: asyncio
+forgets that on CPython 3.11 and 3.12, and while the fiber had been cancelled before on 3.13.
 
-A limit that is over already when the block is entered does not wait for the timer: the cancellation is pending
-from the first line, and the first suspension delivers it.  A block that never suspends ends normally, and the
-limit has not expired, as in asyncio, where a timer cannot fire before the task lets the loop run.
+A limit that is over already when the block is entered does not wait for the timer: the cancellation is
+pending from the first line, and the first suspension delivers it.  A block that never suspends ends normally,
+and the limit has not expired, as in asyncio, where a timer cannot fire before the task lets the loop run.
 
-States: CREATED → ENTERED → EXITED, or ENTERED → EXPIRING (the fiber was cancelled) → EXPIRED; DUE is ENTERED
-with the limit over and nothing suspended yet.
+States: CREATED → ENTERED → EXITED, or ENTERED → EXPIRING (the fiber was cancelled) → EXPIRED; DUE is
+ENTERED with the limit over and nothing suspended yet.
 
-Rejected: ``loop.call_at``, which costs a handle, a callback and a heap of Python objects for each request of a
-server; here it is one object, which is the heap entry itself.
+Rejected: ``loop.call_at``, which costs a handle, a callback and a heap of Python objects for each request of
+a server; here it is one object, which is the heap entry itself.
 """
 
 from ._core.clock cimport NEVER_NS, Clock, Timer, deadline_after, duration_ns
@@ -56,8 +56,8 @@ cdef class Timeout(Timer):
     """A time limit for the body of a ``with`` statement; made by ``timeout`` and ``timeout_at``.
 
     ``when`` is the deadline in loop time (seconds), or None for no limit.  The body is left with TimeoutError
-    when the limit cancelled it; any other exception, and a result, stay what they are.  Entering it twice is a
-    RuntimeError, outside a fiber NotInFiber.
+    when the limit cancelled it; any other exception, and a result, stay what they are.  Entering it twice is
+    a RuntimeError, outside a fiber NotInFiber.
     """
 
     def __init__(self, when):
@@ -171,7 +171,7 @@ cdef class Timeout(Timer):
 
 
 def _name_the_cause(error) -> None:
-    """The body answered our cancellation with ``error``: let the chain of causes say that it was a time limit."""
+    """The body answered our cancellation with ``error``: the chain of causes says that it was a time limit."""
     while error.__context__ is not None:
         if isinstance(error.__context__, CancelledError):
             cause = TimeoutError()
@@ -185,9 +185,9 @@ def timeout(delay) -> Timeout:
     """A time limit of ``delay`` seconds, from this call on, for the body of a ``with`` statement.
 
     When it is over, the body is cancelled where it suspends, and the ``with`` statement raises TimeoutError.
-    None is no limit; 0 or less cancels the body at its first suspension.  The object's ``reschedule(when)`` moves
-    the deadline, ``when()`` and ``expired()`` tell.  Does not block.  Errors: NotInFiber outside a fiber's event
-    loop; ValueError for NaN.
+    None is no limit; 0 or less cancels the body at its first suspension.  The object's ``reschedule(when)``
+    moves the deadline, ``when()`` and ``expired()`` tell.  Does not block.  Errors: NotInFiber outside a
+    fiber's event loop; ValueError for NaN.
     """
     cdef Dispatcher s = running_dispatcher()
     cdef Timeout limit = Timeout.__new__(Timeout)
@@ -202,5 +202,5 @@ def timeout(delay) -> Timeout:
 
 
 def timeout_at(when) -> Timeout:
-    """``timeout`` with a point in time: ``when`` is in loop time (``loop.time()``), in seconds; None is never."""
+    """``timeout`` with a point in time: ``when`` is loop time (``loop.time()``) in seconds; None is never."""
     return Timeout(when)

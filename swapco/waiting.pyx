@@ -1,15 +1,17 @@
-"""Waiting for many: ``gather``, ``wait``, ``as_completed``; and for one, differently: ``wait_for``, ``shield``.
+"""Waiting for many: ``gather``, ``wait``, ``as_completed``; for one, differently: ``wait_for``, ``shield``.
 
-Each takes *things to wait for*: fibers, awaitables (futures, tasks, coroutines, anything with ``__await__``) and
-functions without arguments, mixed.  What does not run yet is spawned, but only once every argument is known to be
-good, so that an error leaves nothing behind.  The commonest mistake is a call in place of a function,
-``gather(f(x))``: it ran already, and what is left of it is its result; the TypeError shows the rewrite.
+Each takes *things to wait for*: fibers, awaitables (futures, tasks, coroutines, anything with ``__await__``)
+and functions without arguments, mixed.  What does not run yet is spawned, but only once every argument is
+known to be good, so that an error leaves nothing behind.  The commonest mistake is a call in place of a
+function, ``gather(f(x))``: it ran already, and what is left of it is its result; the TypeError shows the
+rewrite.
 
-How it waits: one ``Watcher`` is told by each dying fiber, directly, and wakes the caller when it has heard enough.
-Waiting for n fibers costs n notes and one switch.  (A wait on each fiber's joiners in turn would need no watcher,
-but would hear of the third fiber's failure only after the first two ended; done callbacks would go through the
-event loop, one handle each.)  asyncio's futures tell by a done callback; only while some of the things are such
-futures does the wait count as one that ends from outside, so that a deadlock among fibers is still found.
+How it waits: one ``Watcher`` is told by each dying fiber, directly, and wakes the caller when it has heard
+enough.  Waiting for n fibers costs n notes and one switch.  (A wait on each fiber's joiners in turn would need
+no watcher, but would hear of the third fiber's failure only after the first two ended; done callbacks would
+go through the event loop, one handle each.)  asyncio's futures tell by a done callback; only while some of
+the things are such futures does the wait count as one that ends from outside, so that a deadlock among fibers
+is still found.
 
 The rules are those of asyncio's functions of the same names.  Where there is no ``await`` to tell them apart:
 all of them block the calling fiber, except the call of ``as_completed``, which makes an iterator that does.
@@ -139,7 +141,7 @@ cdef list running_things(FiberCore me, list things, str caller):
 cdef list collection(object fs, str caller):
     """A list of what ``wait`` and ``as_completed`` were given."""
     if isinstance(fs, FiberCore) or isfuture(fs) or inspect.isawaitable(fs) or callable(fs):
-        raise TypeError(f"{caller}() takes a collection of things to wait for, not {fs!r}: write {caller}([x])")
+        raise TypeError(f"{caller}() takes a collection, not {fs!r}: write {caller}([x])")
     return list(fs)
 
 
@@ -150,7 +152,7 @@ cdef bint is_done(object thing) except -1:
 
 
 cdef object error_of(object thing):
-    """What a thing that is done raised, also if it was cancelled; None if it has a result.  Counts as retrieved."""
+    """What a thing that is done raised, also if it was cancelled, or None.  Counts as retrieved."""
     if isinstance(thing, FiberCore):
         (<FiberCore>thing).result_retrieved = True
         return (<FiberCore>thing).exception_value
@@ -283,12 +285,13 @@ cdef class _Wait(_Several):
 
 
 def gather(*coros_or_futures, return_exceptions=False) -> list:
-    """Wait until everything is done; return the results in the order of the arguments.  Blocks the calling fiber.
+    """Block until everything is done; return the results in the order of the arguments.
 
     Takes fibers, awaitables and functions without arguments; what does not run yet is spawned.  The first
-    exception is raised at once, and the others run on; with ``return_exceptions`` exceptions are returned in the
-    place of results instead.  Cancelling the caller cancels everything that is not done, and waits for it.
-    Errors: TypeError for anything else (with nothing spawned); ValueError for another event loop's; NotInFiber.
+    exception is raised at once, and the others run on; with ``return_exceptions`` exceptions are returned in
+    the place of results instead.  Cancelling the caller cancels everything that is not done, and waits for
+    it.  Errors: TypeError for anything else (with nothing spawned); ValueError for another event loop's;
+    NotInFiber.
     """
     cdef FiberCore me
     cdef _Gather all_of_them
@@ -331,11 +334,11 @@ def gather(*coros_or_futures, return_exceptions=False) -> list:
 def wait(fs, *, timeout=None, return_when=ALL_COMPLETED):
     """Wait until enough of ``fs`` is done; return ``(done, pending)``, two sets.  Blocks the calling fiber.
 
-    ``fs`` is a collection of fibers, awaitables and functions without arguments; the sets hold fibers and futures.
-    ``return_when`` is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.  ``timeout`` is in seconds; when it is
-    over, what is not done is in ``pending``: nothing is raised, and nothing is ever cancelled.  Errors: ValueError
-    for an empty collection, NaN, another ``return_when`` and another event loop's fibers; TypeError for anything
-    that cannot be waited for; CancelledError; NotInFiber.
+    ``fs`` is a collection of fibers, awaitables and functions without arguments; the sets hold fibers and
+    futures.  ``return_when`` is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.  ``timeout`` is in seconds;
+    when it is over, what is not done is in ``pending``: nothing is raised, and nothing is ever cancelled.
+    Errors: ValueError for an empty collection, NaN, another ``return_when`` and another event loop's fibers;
+    TypeError for anything that cannot be waited for; CancelledError; NotInFiber.
     """
     cdef FiberCore me
     cdef _Wait watcher
@@ -345,7 +348,9 @@ def wait(fs, *, timeout=None, return_when=ALL_COMPLETED):
         if not given:
             raise ValueError("wait() needs at least one thing to wait for")
         if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
-            raise ValueError(f"return_when is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
+            raise ValueError(
+                f"return_when is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}"
+            )
         me = running_fiber("wait")
         deadline_ns = deadline_after(me.scheduler.clock, timeout)
         things = list(dict.fromkeys(running_things(me, given, "wait")))
@@ -409,9 +414,10 @@ cdef class _AsCompleted(_Several):
 def as_completed(fs, *, timeout=None):
     """An iterator over ``fs`` in the order of completion: yields fibers and futures that are done.
 
-    ``for done in as_completed([...]): use(done.result())``.  ``fs`` is as for ``wait``.  The call does not block,
-    taking the next one from the iterator does; once ``timeout`` seconds have passed since the call, that raises
-    TimeoutError.  Nothing is cancelled.  Errors: as for ``wait``; an empty collection is an empty iterator.
+    ``for done in as_completed([...]): use(done.result())``.  ``fs`` is as for ``wait``.  The call does not
+    block, taking the next one from the iterator does; once ``timeout`` seconds have passed since the call,
+    that raises TimeoutError.  Nothing is cancelled.  Errors: as for ``wait``; an empty collection is an empty
+    iterator.
     """
     cdef FiberCore me
     cdef _AsCompleted iterator
@@ -433,8 +439,8 @@ def as_completed(fs, *, timeout=None):
 # ---------------------------------------------------------------------------------- waiting for one
 
 cdef object outcome_of(FiberCore me, FiberCore f):
-    """What ``await task`` is in asyncio: a cancellation of the caller goes to the fiber, and what the fiber makes
-    of it comes out.  If it has a result all the same, the cancellation stays pending: neither is lost."""
+    """What ``await task`` is in asyncio: a cancellation of the caller goes to the fiber, whose outcome comes
+    out.  If that is a result all the same, the cancellation stays pending: neither is lost."""
     cdef bint cancelled = False
     cdef object message = None
     while f._state != DONE:
@@ -452,13 +458,13 @@ cdef object outcome_of(FiberCore me, FiberCore f):
 
 
 def wait_for(fut, timeout):
-    """The result of ``fut``, or TimeoutError after ``timeout`` seconds (None: never).  Blocks the calling fiber.
+    """Block for the result of ``fut``, or raise TimeoutError after ``timeout`` seconds (None: never).
 
-    ``fut`` is a fiber, an awaitable or a function without arguments; a function or a coroutine runs in the calling
-    fiber.  When the time is over, it is cancelled, and ``wait_for`` waits until it has ended: TimeoutError is raised
-    if it ended by the cancellation, else its result or exception comes out.  With a ``timeout`` of 0 or less what
-    does not run yet is not started.  Cancelling the caller cancels it, too.  Errors: TypeError for anything else;
-    ValueError for NaN and for another event loop's; NotInFiber.
+    ``fut`` is a fiber, an awaitable or a function without arguments; a function or a coroutine runs in the
+    calling fiber.  When the time is over, it is cancelled, and ``wait_for`` waits until it has ended:
+    TimeoutError is raised if it ended by the cancellation, else its result or exception comes out.  With a
+    ``timeout`` of 0 or less what does not run yet is not started.  Cancelling the caller cancels it, too.
+    Errors: TypeError for anything else; ValueError for NaN and for another event loop's; NotInFiber.
     """
     cdef FiberCore me
     cdef Kind kind = kind_of(fut)

@@ -1,11 +1,11 @@
 """What every test may use: command-line options, and the check that a test leaves nothing behind.
 
-``--stress-seconds`` is how long one stress test runs; ``--seed`` makes random tests repeatable: the header of the
-report says which seed was used.
+``--stress-seconds`` is how long one stress test runs; ``--seed`` makes random tests repeatable: the header of
+the report says which seed was used.
 
-The fixture ``fibers`` compares before and after: live fibers, descriptors of the poller, greenlets, file descriptors,
-threads; and it fails a test in which asyncio logged an error that the test did not expect.  A module asks for it with
-``pytestmark = pytest.mark.usefixtures("fibers")``.
+The fixture ``fibers`` compares before and after: live fibers, descriptors of the poller, greenlets, file
+descriptors, threads; and it fails a test in which asyncio logged an error that the test did not expect.  A
+module asks for it with ``pytestmark = pytest.mark.usefixtures("fibers")``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from swapco._loop.poller import Poller
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--stress-seconds", type=float, default=1.0, help="how long a stress test runs, in seconds")
-    parser.addoption("--seed", type=int, default=None, help="the seed of random tests (a new one unless given)")
+    parser.addoption("--stress-seconds", type=float, default=1.0, help="how long a stress test runs (seconds)")
+    parser.addoption("--seed", type=int, default=None, help="the seed of random tests (random unless given)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,7 +71,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 class Logged(logging.Handler):
-    """The errors that asyncio logged during a test; a test that expects some takes them out of ``records``."""
+    """The errors that asyncio logged during a test; a test that expects some takes them out."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -100,7 +100,7 @@ def leftovers() -> dict[str, set[Any]]:
         "live fibers": {repr(o) for o in objects if isinstance(o, FiberCore) and not o.done()},
         "pollers with registrations": {repr(o) for o in objects if isinstance(o, Poller) and o.registered},
         "greenlets": {
-            repr(o) for o in objects if isinstance(o, greenlet.greenlet) and o.parent is not None and not o.dead
+            repr(o) for o in objects if isinstance(o, greenlet.greenlet) and o.parent and not o.dead
         },
         "file descriptors": descriptors,
         "threads": {repr(thread) for thread in threading.enumerate()},

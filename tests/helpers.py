@@ -64,7 +64,9 @@ def start_program(source: str, *flags: str, **env: str) -> subprocess.Popen[str]
     )
 
 
-def finish_program(child: subprocess.Popen[str], timeout_s: float = SOON_S) -> subprocess.CompletedProcess[str]:
+def finish_program(
+    child: subprocess.Popen[str], timeout_s: float = SOON_S
+) -> subprocess.CompletedProcess[str]:
     """Wait for a program's end.  One that hangs is made to say where, and fails the test."""
     try:
         out, err = child.communicate(timeout=timeout_s)
@@ -75,6 +77,8 @@ def finish_program(child: subprocess.Popen[str], timeout_s: float = SOON_S) -> s
     return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
 
-def run_program(source: str, *flags: str, timeout_s: float = SOON_S, **env: str) -> subprocess.CompletedProcess[str]:
+def run_program(
+    source: str, *flags: str, timeout_s: float = SOON_S, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``source`` as a program in a Python of its own, to its end."""
     return finish_program(start_program(source, *flags, **env), timeout_s)

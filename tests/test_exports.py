@@ -30,22 +30,22 @@ PRIMITIVES = {
     "LifoQueue", "PriorityQueue", "Queue",
 }  # fmt: skip
 STREAMS = {
-    "Server", "StreamReader", "StreamWriter",
-    "open_connection", "open_unix_connection", "start_server", "start_unix_server",
+    "StreamReader", "StreamWriter", "open_connection", "open_unix_connection", "start_server",
+    "start_unix_server",
 }  # fmt: skip
-INTEROP = {"EventLoopPolicy", "Loop", "await_", "fiber_task_factory", "install", "new_event_loop"}
+INTEROP = {"EventLoopPolicy", "Loop", "await_", "install", "new_event_loop"}
 ASYNCIO_ERRORS = {
     "BrokenBarrierError", "CancelledError", "IncompleteReadError", "InvalidStateError", "LimitOverrunError",
     "QueueEmpty", "QueueFull", "TimeoutError",
 }  # fmt: skip
-ERRORS = ASYNCIO_ERRORS | {"Deadlock", "NotInFiber", "QueueShutDown"}
+ERRORS = ASYNCIO_ERRORS | {"ChannelClosed", "Deadlock", "NotInFiber", "QueueShutDown"}
 PUBLIC = RUNNING | VERBS | PRIMITIVES | STREAMS | INTEROP | ERRORS
 
 #: Reached as ``swapco.<name>``, but no ``from swapco import *`` may replace the built-in or the module.
 OUTSIDE_ALL = {"socket"}
 #: Part of the plan, not of this release.
 LATER = {
-    "Channel", "ChannelClosed", "blocking", "create_subprocess_exec", "create_subprocess_shell",
+    "Channel", "blocking", "create_subprocess_exec", "create_subprocess_shell", "fiber_task_factory",
     "from_thread", "open", "open_signal_receiver", "select", "ssl", "testing", "to_thread",
 }  # fmt: skip
 LOWLEVEL = VERBS | {

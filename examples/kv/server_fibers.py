@@ -178,10 +178,13 @@ def serve(host: str, port: int) -> None:
     announce(instance.server, server.sockets)
     stop.wait()
     server.close()
-    for connection in connections:
+    leaving = list(connections)
+    for connection in leaving:
         connection.fiber.cancel()
     with suppress(TimeoutError), swapco.timeout(GRACE_S):
         server.wait_closed()
+    for connection in leaving:
+        connection.writer.transport.abort()  # whoever has not read what was sent
 
 
 def purge(store: Store) -> None:

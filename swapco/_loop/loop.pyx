@@ -108,7 +108,12 @@ cdef class LoopHub(PollingHub):
         cdef bint suspicion = self.suspects_deadlock
         self.suspects_deadlock = False
         self.poller.collect()
-        if suspicion and not self.scheduler.runnable() and self.looks_dead(0):
+        if (
+            suspicion
+            and not self.scheduler.runnable()
+            and self.scheduler.slot.inbox_head == NULL
+            and self.looks_dead(0)
+        ):
             self.check_deadlock()
         self.scheduler.drain()
 

@@ -92,7 +92,7 @@ cdef extern from "sys/socket.h" nogil:
     Py_ssize_t c_send "send"(int fd, const void *buffer, size_t size, int flags)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     int SOL_SOCKET, SO_PROTOCOL, SO_TYPE, SOCK_STREAM
-    int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_ERRQUEUE
+    int MSG_DONTWAIT, MSG_NOSIGNAL
 
 cdef extern from "netinet/in.h" nogil:
     int IPPROTO_TCP
@@ -274,7 +274,7 @@ cdef class Registration:
     cdef Py_ssize_t recv_now(self, char *buffer, Py_ssize_t size, int flags) noexcept:
         """recv(2) without waiting: the number of bytes (0 at the end), or minus the error's number."""
         cdef Py_ssize_t got
-        if not self.readable and not flags & (MSG_OOB | MSG_ERRQUEUE):
+        if not self.readable:
             return -EAGAIN
         while True:
             got = c_recv(self.fd, buffer, size, flags | MSG_DONTWAIT)

@@ -403,7 +403,8 @@ def test_clients_that_leave_while_elements_come_lose_none(server: RunningServer,
         for element in range(4):
             raw.command("RPUSH", "x", element)
         received = [waiter.reply() for waiter in waiters[1::2]]
-        assert received == [[b"x", b"0"], [b"x", b"1"]], round_number
+        assert [b"x", b"0"] in received, round_number
+        assert [b"x", b"1"] in received, round_number
         for waiter in waiters[1::2]:
             waiter.close()
         assert raw.command("LRANGE", "x", 0, -1) == [b"2", b"3"]

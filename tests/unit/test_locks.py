@@ -258,6 +258,20 @@ def test_a_pending_cancellation_is_raised_only_where_it_would_wait(make: Any) ->
     assert log == ["not a cancellation point", "raised before it waits"]
 
 
+@blocking
+@in_fiber
+def test_a_pending_cancellation_goes_before_a_timeout_that_is_over(make: Any) -> None:
+    busy = make()
+    acquired(busy)
+
+    def body() -> None:
+        swapco.current_fiber().cancel()
+        waiting_call(busy)(timeout=0)
+
+    with pytest.raises(swapco.CancelledError):
+        swapco.spawn(body).join()
+
+
 @acquirable
 @in_fiber
 def test_a_hand_over_that_has_won_beats_a_later_cancellation(make: Any) -> None:
@@ -666,6 +680,9 @@ def test_wait_gives_a_reentrant_lock_back_completely() -> None:
         condition.wait()
         assert lock.statistics().depth == 2
         assert lock.owner is swapco.current_fiber()
+        with pytest.raises(TimeoutError):
+            condition.wait(timeout=0.001)
+        assert lock.statistics().depth == 2
     assert not lock.locked()
     fiber.join()
 

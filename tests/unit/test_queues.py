@@ -251,6 +251,23 @@ def test_timeouts(kind: Any) -> None:
 
 
 @in_fiber
+def test_a_putter_that_gave_up_does_not_keep_its_item() -> None:
+    queue: Queue[Any] = Queue(1)
+    queue.put(0)
+
+    class Item:
+        pass
+
+    item = Item()
+    reference = weakref.ref(item)
+    with pytest.raises(TimeoutError):
+        queue.put(item, timeout=0.001)
+    del item
+    gc.collect()
+    assert reference() is None
+
+
+@in_fiber
 def test_a_cancelled_getter_does_not_swallow_an_item() -> None:
     queue: Queue[int] = Queue()
     first, second = swapco.spawn(queue.get), swapco.spawn(queue.get)

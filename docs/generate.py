@@ -1,0 +1,86 @@
+"""What the documentation takes from the code: the states of a fiber, and the floors.
+
+    python docs/generate.py             rewrite those parts
+    python docs/generate.py --check     status 1 if one of them is out of date (the tests run this)
+
+A generated part of a page stands between two comments, ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent / "tests"))
+
+from test_floors import FLOORS
+
+from swapco._core.states import STATES, TRANSITIONS
+
+
+def states() -> str:
+    """A table of every legal transition, in the order of the code."""
+    rows = [("from", "to", "transition", "when")]
+    rows += [(step.source, step.to, f"`{step.name}`", step.cause) for step in TRANSITIONS]
+    return table(rows)
+
+
+def diagram() -> str:
+    """The same as a matrix: rows are left, columns are entered."""
+    names = {(step.source, step.to): f"`{step.name}`" for step in TRANSITIONS}
+    entered = [state for state in STATES if any(to == state for _, to in names)]
+    rows = [("", *(f"→ {state}" for state in entered))]
+    rows += [(f"**{state}**", *(names.get((state, to), "") for to in entered)) for state in STATES]
+    return table(rows)
+
+
+def floors() -> str:
+    """The floors as they stand, the top one first."""
+    lines = []
+    for number, floor in reversed(list(enumerate(FLOORS))):
+        names = [name.replace(".", "/") or "__init__" for name in floor if name not in ("_core", "_loop", "_streams")]
+        lines.append(f"{number:2}  {', '.join(names)}")
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
+
+
+GENERATED = {
+    "semantics.md": {"states": states, "matrix": diagram},
+    "HACKING.md": {"floors": floors},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Rewrite the generated parts of the documentation.")
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if something would")
+    check = parser.parse_args().check
+    stale = []
+    for page, parts in GENERATED.items():
+        path = DOCS / page
+        before = path.read_text()
+        after = before
+        for name, make in parts.items():
+            begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+            if begin not in after or end not in after:
+                sys.exit(f"{path}: the comments around the generated part {name!r} are gone")
+            pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.S)
+            part = f"{begin}\n\n{make()}\n\n{end}"
+            after = pattern.sub(lambda _, part=part: part, after)
+        if after != before:
+            stale.append(page)
+            if not check:
+                path.write_text(after)
+    for page in stale:
+        print(f"docs/{page}: {'out of date: run python docs/generate.py' if check else 'rewritten'}")
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
