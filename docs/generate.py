@@ -3,26 +3,30 @@
     python docs/generate.py             rewrite those parts
     python docs/generate.py --check     status 1 if one of them is out of date (the tests run this)
 
-A generated part of a page stands between two comments, ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``.
+A generated part of a page stands between ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent / "tests"))
-
-from test_floors import FLOORS
-
-from swapco._core.states import STATES, TRANSITIONS
+ROOT = DOCS.parent
+# behind an installed swapco: where there is none, one that was built in place
+sys.path.append(str(ROOT))
+# packages whose own __init__ is empty
+PACKAGES = ("_core", "_loop", "_streams")
 
 
 def states() -> str:
     """A table of every legal transition, in the order of the code."""
+    from swapco._core.states import TRANSITIONS
+
     rows = [("from", "to", "transition", "when")]
     rows += [(step.source, step.to, f"`{step.name}`", step.cause) for step in TRANSITIONS]
     return table(rows)
@@ -30,6 +34,8 @@ def states() -> str:
 
 def diagram() -> str:
     """The same as a matrix: rows are left, columns are entered."""
+    from swapco._core.states import STATES, TRANSITIONS
+
     names = {(step.source, step.to): f"`{step.name}`" for step in TRANSITIONS}
     entered = [state for state in STATES if any(to == state for _, to in names)]
     rows = [("", *(f"→ {state}" for state in entered))]
@@ -40,10 +46,19 @@ def diagram() -> str:
 def floors() -> str:
     """The floors as they stand, the top one first."""
     lines = []
-    for number, floor in reversed(list(enumerate(FLOORS))):
-        names = [name.replace(".", "/") or "__init__" for name in floor if name not in ("_core", "_loop", "_streams")]
+    for number, floor in reversed(list(enumerate(_constant(ROOT / "tests" / "test_floors.py", "FLOORS")))):
+        names = [name.replace(".", "/") or "__init__" for name in floor if name not in PACKAGES]
         lines.append(f"{number:2}  {', '.join(names)}")
     return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _constant(path: Path, name: str) -> Any:
+    """The value of a constant in a source file, which is not imported."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            assert node.value is not None
+            return ast.literal_eval(node.value)
+    raise LookupError(f"{path} does not define {name}")
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

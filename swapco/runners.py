@@ -99,12 +99,7 @@ class Runner:
         ``main`` is a function, an ``async def`` function or a coroutine object.  Errors: RuntimeError inside a
         running event loop; TypeError for anything else as ``main``; KeyboardInterrupt after a Ctrl-C.
         """
-        if get_running_loop() is not None:
-            _discard(main)
-            raise RuntimeError(
-                "run() was called while an event loop runs in this thread: inside a fiber call the function "
-                "directly, or spawn() it; inside a coroutine await the fiber that spawn() returns"
-            )
+        _refuse_running_loop(main)
         if not callable(main) and not inspect.iscoroutine(main):
             raise TypeError(
                 f"run() takes a function, an async def function or a coroutine, not {main!r}; "
@@ -157,6 +152,8 @@ class Runner:
         """Cancel what is left, wait for it, and close the loop.  More than once is fine."""
         if self._closed:
             return
+        if get_running_loop() is not None:
+            raise RuntimeError("a Runner cannot be closed while an event loop runs in this thread")
         self._closed = True
         loop, self._loop = self._loop, None
         if loop is None:
@@ -185,6 +182,7 @@ def run(
     ``main`` is a function, an ``async def`` function or a coroutine object.  At the end, fibers and tasks that
     are left are cancelled, as by asyncio.run.  See ``Runner`` for the keywords and the errors.
     """
+    _refuse_running_loop(main)
     with Runner(
         debug=debug, policy=policy, loop_factory=loop_factory, shutdown_timeout=shutdown_timeout
     ) as runner:
@@ -195,9 +193,15 @@ def _nothing() -> None:
     """A loop callback that only makes the loop turn."""
 
 
-def _discard(main: Any) -> None:
+def _refuse_running_loop(main: Any) -> None:
+    if get_running_loop() is None:
+        return
     if inspect.iscoroutine(main):
         main.close()
+    raise RuntimeError(
+        "run() was called while an event loop runs in this thread: inside a fiber call the function "
+        "directly, or spawn() it; inside a coroutine await the fiber that spawn() returns"
+    )
 
 
 def _cancel_everything(loop: Loop) -> None:

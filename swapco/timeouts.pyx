@@ -2,8 +2,8 @@
 
 Theory
 ------
-A time limit is one timer in the scheduler's heap.  When it fires it cancels the fiber; leaving the block takes
-that request back, and turns the CancelledError into a TimeoutError if it was this timer's own.  So nothing
+A time limit is one timer in the scheduler's heap.  When it fires it cancels the fiber; leaving the block
+takes that request back, and turns the CancelledError into a TimeoutError if it was this timer's own.  So nothing
 inside the block needs to know of time limits, and they nest.
 
 ``fiber.cancelling()`` at entry is what tells our cancellation from others: if, with our request taken back,
@@ -171,7 +171,7 @@ cdef class Timeout(Timer):
 
 
 def _name_the_cause(error) -> None:
-    """The body answered our cancellation with ``error``: the chain of causes says that it was a time limit."""
+    """The body answered our cancellation with ``error``: have the chain of causes say who cancelled."""
     while error.__context__ is not None:
         if isinstance(error.__context__, CancelledError):
             cause = TimeoutError()

@@ -7,8 +7,8 @@ function, ``gather(f(x))``: it ran already, and what is left of it is its result
 rewrite.
 
 How it waits: one ``Watcher`` is told by each dying fiber, directly, and wakes the caller when it has heard
-enough.  Waiting for n fibers costs n notes and one switch.  (A wait on each fiber's joiners in turn would need
-no watcher, but would hear of the third fiber's failure only after the first two ended; done callbacks would
+enough.  Waiting for n fibers costs n notes and one switch.  (A wait on each fiber's joiners in turn would
+need no watcher, but would hear of the third fiber's failure only after the first two ended; done callbacks would
 go through the event loop, one handle each.)  asyncio's futures tell by a done callback; only while some of
 the things are such futures does the wait count as one that ends from outside, so that a deadlock among fibers
 is still found.
@@ -335,8 +335,8 @@ def wait(fs, *, timeout=None, return_when=ALL_COMPLETED):
     """Wait until enough of ``fs`` is done; return ``(done, pending)``, two sets.  Blocks the calling fiber.
 
     ``fs`` is a collection of fibers, awaitables and functions without arguments; the sets hold fibers and
-    futures.  ``return_when`` is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.  ``timeout`` is in seconds;
-    when it is over, what is not done is in ``pending``: nothing is raised, and nothing is ever cancelled.
+    futures.  ``return_when`` is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.  ``timeout`` is in
+    seconds; when it is over, what is not done is in ``pending``: nothing is raised, and nothing is ever cancelled.
     Errors: ValueError for an empty collection, NaN, another ``return_when`` and another event loop's fibers;
     TypeError for anything that cannot be waited for; CancelledError; NotInFiber.
     """

@@ -28,7 +28,7 @@ from swapco._loop.poller import Poller
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--stress-seconds", type=float, default=1.0, help="how long a stress test runs (seconds)")
+    parser.addoption("--stress-seconds", type=float, default=1.0, help="seconds that a stress test runs")
     parser.addoption("--seed", type=int, default=None, help="the seed of random tests (random unless given)")
 
 

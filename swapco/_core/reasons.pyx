@@ -27,4 +27,11 @@ assert len(_WORDS) == N_REASONS
 
 def describe(reason: int, target: object) -> str:
     """The wait in words: "an item from <Queue ...>"."""
-    return _WORDS[reason].format("something" if target is None else repr(target))
+    if target is None:
+        words = "something"
+    elif hasattr(type(target), "wait_reason"):
+        # a fiber: what that one waits for is another story, and might lead back to this one
+        words = f"fiber {target.name!r}"
+    else:
+        words = repr(target)
+    return _WORDS[reason].format(words)

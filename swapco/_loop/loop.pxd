@@ -10,6 +10,7 @@ cdef class LoopHub(PollingHub):
     cdef readonly Scheduler scheduler
     cdef object raw_call_soon
     cdef object drain_callback
+    cdef object longest_run
     cdef object empty_context
     cdef object uv_capsule
     cdef unsigned int *uv_active_handles

@@ -39,6 +39,7 @@ from .._core.errors import Deadlock
 from .._core.switch import call_on_fresh_stack
 from . import deadlock as _deadlock
 from .compat import get_running_loop
+from .slow import LongestRun, NamedDrain
 
 cdef extern from *:
     """
@@ -95,6 +96,24 @@ cdef class LoopHub(PollingHub):
         self.uv_active_handles = &head.active_handles
         self.uv_active_requests = &head.active_reqs.count
         self.empty_context.run(loop.add_reader, self.poller.epoll_fd, self.turn)
+        if loop.get_debug():
+            self.watch_runs(True)
+
+    def watch_runs(self, bint debug) -> None:
+        """In debug mode, measure how long each fiber runs, for the log of slow callbacks: see slow.py."""
+        if debug == (self.longest_run is not None):
+            return
+        if debug:
+            self.longest_run = LongestRun()
+            self.scheduler.add_instrument(self.longest_run)
+            self.drain_callback = NamedDrain(self.scheduler.drain_from_loop, self.longest_run)
+            turn = NamedDrain(self.turn, self.longest_run)
+        else:
+            self.scheduler.remove_instrument(self.longest_run)
+            self.longest_run = None
+            self.drain_callback = self.scheduler.drain_from_loop
+            turn = self.turn
+        self.empty_context.run(self.loop.add_reader, self.poller.epoll_fd, turn)
 
     def new_main(self, main, args, context):
         """Spawn the main fiber: the one whose end ends ``run``, and that a Deadlock is thrown into."""
@@ -174,17 +193,24 @@ class Loop(uvloop.Loop):
     are measured with (for tests).
     """
 
+    _hub = None
+
     def __init__(self, *, policy=None, clock=None):
         if policy is not None and not isinstance(policy, Policy):
             raise TypeError(f"a policy derives from swapco.lowlevel.Policy; {policy!r} does not")
         if clock is not None and not isinstance(clock, Clock):
             raise TypeError(f"a clock derives from swapco.lowlevel.Clock; {clock!r} does not")
         super().__init__()
-        self._hub = None
         self._policy = policy
         self._clock = clock
         if clock is not None:
             _make_hub(self)
+
+    def set_debug(self, enabled):
+        """Switch asyncio's debug mode; with fibers, slow-callback logs then name the fiber that took the time."""
+        uvloop.Loop.set_debug(self, enabled)
+        if self._hub is not None:
+            (<LoopHub>self._hub).watch_runs(enabled)
 
     def run_forever(self):
         """Run until ``stop()`` is called."""

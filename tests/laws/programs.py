@@ -92,17 +92,35 @@ WITH_TARGET = ("resume", "switch_to", "join", "cancel", "uncancel")
 
 
 def plans(
-    max_fibers: int = 5, max_ops: int = 8, *, foreign: bool = False, priorities: bool = False
+    max_fibers: int = 5, max_steps: int = 40, *, foreign: bool = False, priorities: bool = False
 ) -> st.SearchStrategy[Plan]:
     """Programs; with ``foreign`` some operations are done by another kernel thread."""
-    target = st.integers(0, max_fibers - 1)
-    timeout = st.none() | st.integers(1, 3)
+    return st.integers(2, max_fibers).flatmap(
+        lambda n: st.builds(
+            _deal,
+            st.lists(st.tuples(st.booleans(), st.integers(-3, -1) if priorities else st.just(0)), min_size=n, max_size=n),
+            st.lists(st.tuples(st.integers(0, n - 1), _ops(n, foreign)), min_size=max_steps // 2, max_size=max_steps),
+            # mostly all: a fiber that is never spawned does nothing
+            st.sampled_from((n, n, n, 1, max(1, n - 1))),
+        )
+    )
+
+
+def _ops(fibers: int, foreign: bool) -> st.SearchStrategy[Op | None]:
+    target = st.integers(0, fibers - 1)
+    timeout = st.sampled_from((None, None, 1, 2, 3))
+    instant = st.sampled_from((None, None, None, 1, 2, 0))
     outside = st.booleans() if foreign else st.just(False)
-    op = st.one_of(
-        st.builds(Op, st.just("block"), ticks=st.none() | st.integers(0, 3)),
-        st.builds(Op, st.just("resume"), target, foreign=outside),
-        st.builds(Op, st.just("switch_to"), target, ticks=st.none() | st.integers(0, 3)),
+    return st.one_of(
+        # what a step shrinks to
+        st.none(),
         st.just(Op("yield")),
+        st.builds(Op, st.just("block"), ticks=instant),
+        st.builds(Op, st.just("block"), ticks=instant),
+        st.builds(Op, st.just("resume"), target, foreign=outside),
+        st.builds(Op, st.just("resume"), target, foreign=outside),
+        st.builds(Op, st.just("switch_to"), target, ticks=instant),
+        st.builds(Op, st.just("switch_to"), target, ticks=instant),
         st.builds(Op, st.just("sleep"), ticks=st.integers(1, 3)),
         st.builds(Op, st.just("park"), ticks=timeout),
         st.just(Op("unpark")),
@@ -111,14 +129,16 @@ def plans(
         st.builds(Op, st.just("uncancel"), target),
         st.just(Op("spawn")),
     )
-    fiber = st.builds(
-        FiberPlan,
-        st.lists(op, max_size=max_ops).map(tuple),
-        st.booleans(),
-        st.integers(-3, -1) if priorities else st.just(0),
-    )
-    return st.lists(fiber, min_size=2, max_size=max_fibers).flatmap(
-        lambda fibers: st.builds(Plan, st.just(tuple(fibers)), st.integers(1, len(fibers)))
+
+
+def _deal(kinds: list[tuple[bool, int]], steps: list[tuple[int, Op | None]], spawned: int) -> Plan:
+    hands: list[list[Op]] = [[] for _ in kinds]
+    for fiber, op in steps:
+        if op is not None:
+            hands[fiber].append(op)
+    return Plan(
+        tuple(FiberPlan(tuple(hand), not gives_in, priority) for hand, (gives_in, priority) in zip(hands, kinds, strict=True)),
+        spawned,
     )
 
 
@@ -193,7 +213,8 @@ class _Execution:
                 outcome = "timed out"
             except asyncio.InvalidStateError:
                 outcome = "invalid"
-            except RuntimeError:
+            except RuntimeError as error:
+                assert "cannot join itself" in str(error)
                 outcome = "refused"
             finally:
                 self.deadlines.pop(me, None)

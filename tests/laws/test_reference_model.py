@@ -43,14 +43,14 @@ def test_order_values_and_exceptions_are_those_of_the_model(plan: Plan) -> None:
     check(plan)
 
 
-@given(plans(max_fibers=3, max_ops=20))
+@given(plans(max_fibers=3, max_steps=60))
 @law(150)
 def test_few_fibers_and_long_programs(plan: Plan) -> None:
     """The same, with more history between the same fibers."""
     check(plan)
 
 
-@given(plans(max_fibers=12, max_ops=4))
+@given(plans(max_fibers=12, max_steps=60))
 @law(100)
 def test_many_fibers_and_short_programs(plan: Plan) -> None:
     """The same, with a longer run queue."""
