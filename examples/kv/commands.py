@@ -221,16 +221,21 @@ _SET_CONFLICTS = ({b"NX", b"XX"}, {b"EX", b"PX"}, {b"EX", b"KEEPTTL"}, {b"PX", b
 
 def _set_with_options(store: Store, key: bytes, value: bytes, options: list[bytes]) -> bytes:
     flags: set[bytes] = set()
-    deadline_ns: int | None = None
+    period: bytes | None = None
     words = iter(options)
     for word in words:
         flags.add(word)
-        if word in (b"EX", b"PX") and (period := next(words, None)) is not None:
-            deadline_ns = _deadline(store, period, 1000 if word == b"EX" else 1, "set")
+        if word in (b"EX", b"PX"):
+            period = next(words, None)
+            if period is None:
+                raise CommandError("ERR syntax error")
         elif word not in (b"NX", b"XX", b"GET", b"KEEPTTL"):
             raise CommandError("ERR syntax error")
     if any(conflict <= flags for conflict in _SET_CONFLICTS):
         raise CommandError("ERR syntax error")
+    deadline_ns = None
+    if period is not None:
+        deadline_ns = _deadline(store, period, 1000 if b"EX" in flags else 1, "set")
     old = store.string(key) if b"GET" in flags else None
     exists = store.find(key) is not None
     allowed = not exists if b"NX" in flags else exists if b"XX" in flags else True

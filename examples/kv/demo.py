@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -113,7 +113,7 @@ def measure(servers: Sequence[ServerProcess], clients: int, seconds: float) -> d
     return samples
 
 
-COLUMNS = (
+COLUMNS: tuple[tuple[str, Callable[[Sample], float], str], ...] = (
     ("requests/s", lambda sample: sample.requests / sample.elapsed_s, "{:,.0f}"),
     ("p50 ms", lambda sample: sample.percentile(0.50) * 1e3, "{:.2f}"),
     ("p95 ms", lambda sample: sample.percentile(0.95) * 1e3, "{:.2f}"),

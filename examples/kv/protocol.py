@@ -1,13 +1,19 @@
-"""The Redis serialisation protocol, version 2 (RESP2): requests in, replies out. No I/O in here.
+r"""The Redis serialisation protocol, version 2 (RESP2): requests in, replies out. No I/O in here.
 
 A request is an array of byte strings:
 
-    *2\\r\\n $3\\r\\n GET\\r\\n $4\\r\\n name\\r\\n        (without the blanks)
+    *2\r\n $3\r\n GET\r\n $4\r\n name\r\n        (without the blanks)
 
-or one *inline* line, words parted by blanks, as one types it into telnet: `GET name\\r\\n`.
+or one *inline* line, words parted by blanks, as one types it into telnet: `GET name\r\n`.
 
-`Parser` takes the byte stream in any pieces and gives the complete requests. It searches forward in one
-buffer with an index: nothing is copied but the arguments themselves. What it must stand up to:
+`Parser` takes the byte stream in any pieces and gives the complete requests. There are two ways through it:
+
+- The quick one splits the chunk at its line ends. In nearly all traffic headers and arguments then alternate,
+  and all that is left to do is to look up each header and compare a length. It takes half the time.
+- The careful one takes over where that pattern ends: at an incomplete request, an argument that contains a
+  line end, a large one, an inline request, an error. It searches forward with an index.
+
+What they must stand up to:
 
 - a request that trickles in byte by byte: parsed arguments are kept, never parsed twice;
 - an argument of many MiB: its chunks are collected, and joined only once the last one is there;
@@ -29,6 +35,8 @@ MAX_REQUEST = 2 * MAX_BULK  # all arguments of one request, with their headers
 
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
+
+CRLF = b"\r\n"
 
 # The headers that make up nearly all traffic: looking one up is faster than parsing its digits.
 _ARRAY_HEADERS = {b"*%d" % count: count for count in range(1, 64)}
@@ -57,31 +65,35 @@ class Parser:
 
     def feed(self, data: bytes) -> list[Request]:
         """The requests that `data` completes, in order. Look at `error` after them."""
-        if self.error is not None:
-            return []
-        if self._chunks:
-            self._chunks.append(data)
-            self._held += len(data)
-            if self._held < self._wanted:
-                return []
-            data = b"".join(self._chunks)
         requests: list[Request] = []
+        if self.error is not None:
+            return requests
         try:
-            self._parse(data, requests)
+            if self._chunks or self._missing:
+                self._chunks.append(data)
+                self._held += len(data)
+                if self._held < self._wanted:
+                    return requests
+                data = self._parse(b"".join(self._chunks), requests, until_one=True)
+            if data:
+                data = _parse_plain(data, requests)
+            if data:
+                self._parse(data, requests, until_one=False)
         except _ProtocolError as error:
             self.error = f"Protocol error: {error}"
             self._chunks.clear()
             self._arguments = []
         return requests
 
-    def _parse(self, buffer: bytes, requests: list[Request]) -> None:
+    def _parse(self, buffer: bytes, requests: list[Request], *, until_one: bool) -> bytes:
+        """The careful way. Returns what it has not looked at, because one request was enough."""
         size = len(buffer)
         position = 0  # of the first byte that is not parsed yet
         origin = -self._parsed  # where the current request began, seen from this buffer
         wanted = 0
         arguments, missing = self._arguments, self._missing
         find = buffer.find
-        while position < size:
+        while position < size and not (until_one and requests):
             if not missing:
                 origin = position
                 if buffer[position] != _STAR:
@@ -94,44 +106,65 @@ class Parser:
                         requests.append(words)
                     position = end + 1
                     continue
-                end = find(b"\r\n", position)
+                end = find(CRLF, position)
                 if end < 0:
                     _check_header(size - position, "mbulk count")
                     break
-                missing = _ARRAY_HEADERS.get(buffer[position:end]) or _array_length(buffer[position:end])
+                missing = _array_length(buffer[position:end])
                 position = end + 2
                 arguments = []
             while missing:
-                end = find(b"\r\n", position)
+                end = find(CRLF, position)
                 if end < 0:
                     _check_header(size - position, "bulk count")
                     break
-                header = buffer[position:end]
-                length = _BULK_HEADERS.get(header)
-                if length is None:
-                    length = _bulk_length(header)
                 start = end + 2
-                stop = start + length
+                stop = start + _bulk_length(buffer[position:end])
                 if stop + 2 > size:
                     wanted = stop + 2 - position
                     break
                 arguments.append(buffer[start:stop])
                 position = stop + 2
                 missing -= 1
-            else:
-                if arguments:
-                    requests.append(arguments)
-                    arguments = []
-                continue
-            if position - origin + wanted > MAX_REQUEST:
-                raise _ProtocolError("too big request")
-            break
+            if missing:
+                if position - origin + wanted > MAX_REQUEST:
+                    raise _ProtocolError("too big request")
+                break
+            if arguments:
+                requests.append(arguments)
+                arguments = []
         rest = buffer[position:]
-        self._chunks = [rest] if rest else []
-        self._held = len(rest)
-        self._wanted = wanted
-        self._arguments, self._missing = arguments, missing
+        self._arguments, self._missing, self._wanted = arguments, missing, wanted
         self._parsed = position - origin if missing else 0
+        if until_one and requests:
+            self._chunks, self._held = [], 0
+            return rest
+        self._chunks, self._held = [rest] if rest else [], len(rest)
+        return b""
+
+
+def _parse_plain(buffer: bytes, requests: list[Request]) -> bytes:
+    """The quick way. Returns the rest, from the first request on that does not suit it."""
+    pieces = buffer.split(CRLF)
+    tail = pieces.pop()  # the line that has not ended yet
+    lines = iter(pieces)
+    take = lines.__next__
+    done = 0
+    try:
+        for header in lines:
+            count = _ARRAY_HEADERS[header]
+            arguments = []
+            for _ in range(count):
+                length = _BULK_HEADERS[take()]
+                argument = take()
+                if len(argument) != length:
+                    raise KeyError
+                arguments.append(argument)
+            requests.append(arguments)
+            done += 2 * count + 1
+    except (StopIteration, KeyError):
+        pass
+    return CRLF.join((*pieces[done:], tail)) if done < len(pieces) else tail
 
 
 def _check_header(length: int, what: str) -> None:

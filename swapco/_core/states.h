@@ -30,12 +30,10 @@
 /* from, to, name of the transition, cause */
 #define SWAPCO_TRANSITIONS(X)                                                                     \
     X(NEW, RUNNING, start, "a stack takes it for the first time")                                 \
-    X(NEW, DONE, abandon, "the scheduler closes before it has run")                               \
-    X(READY, RUNNING, run, "it is taken from the run queue, or handed the slot")                  \
+    X(READY, RUNNING, run, "it is taken from the run queue, or handed the slot by switch_to")                  \
     X(RUNNING, READY, yield, "sleep(0), or a forced yield: to the tail of the run queue")         \
     X(RUNNING, BLOCKED, block, "it opens a wait record and gives the slot away")                  \
     X(BLOCKED, READY, wake, "its wait was won: by a resume, a wake, the timeout or a cancel")     \
-    X(BLOCKED, RUNNING, hand_off, "switch_to hands it the slot, without the run queue")           \
     X(RUNNING, DONE, finish, "its function returned or raised")                                   \
     X(RUNNING, DETACHED, detach, "its kernel thread blocked, and the slot was revoked")           \
     X(DETACHED, READY, reattach, "its kernel thread came back and waits for the slot")            \

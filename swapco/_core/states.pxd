@@ -20,12 +20,10 @@ cdef extern from "states.h" nogil:
     int SWAPCO_N_TRANSITIONS
 
     void transition_start(signed char *state)
-    void transition_abandon(signed char *state)
     void transition_run(signed char *state)
     void transition_yield(signed char *state)
     void transition_block(signed char *state)
     void transition_wake(signed char *state)
-    void transition_hand_off(signed char *state)
     void transition_finish(signed char *state)
     void transition_detach(signed char *state)
     void transition_reattach(signed char *state)

@@ -92,6 +92,7 @@ cdef class Poller:
     cdef int wake(self) except -1
     cdef int collect(self) except -1
     cdef int grow(self) except -1
+    cdef int abandon(self) except -1
 
 
 cdef class PollingHub(Hub):

@@ -405,8 +405,7 @@ cdef class Poller:
     def __dealloc__(self):
         PyMem_Free(self.table)
         PyMem_Free(self.scratch)
-        if self.open:
-            self.close_descriptors()
+        self.abandon()
 
     # -- registrations
 
@@ -553,11 +552,18 @@ cdef class Poller:
 
     def close_descriptors(self) -> None:
         """Close the set; registrations that are left are dead from here on."""
+        self.abandon()
+        # what they have not sent by now is lost, and they say so
+        self.lingering.clear()
+
+    cdef int abandon(self) except -1:
+        """Close the descriptors, and do nothing else: in a forked child they are the parent's, too."""
         if self.open:
             self.open = False
             for fd in (self.epoll_fd, self.event_fd, self.timer_fd):
                 if fd >= 0:
                     c_close(fd)
+        return 0
 
     def statistics(self) -> dict:
         """Registered descriptors now; turns and events since the poller was made."""
@@ -676,7 +682,7 @@ def wait_writable(fd, timeout=None) -> None:
 def _after_fork_in_child() -> None:
     cdef Poller poller
     for poller in list(_pollers):
-        poller.close_descriptors()
+        poller.abandon()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

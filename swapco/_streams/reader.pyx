@@ -75,6 +75,10 @@ cdef class StreamReader:
     def __dealloc__(self):
         bytes_free(&self.queue)
 
+    def _buffer_size(self) -> int:
+        """How much memory is held for what is received and not read, in bytes: for tests."""
+        return self.queue.capacity
+
     def __repr__(self) -> str:
         words = ["StreamReader"]
         if bytes_in(&self.queue):

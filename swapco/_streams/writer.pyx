@@ -74,15 +74,19 @@ cdef class StreamWriter(Flushable):
         bytes_free(&self.queue)
 
     def __del__(self):
-        if self.closing or self.registration is None:
+        if self.closed or self.registration is None:
             return
-        if not self.registration.poller.open:
-            self.closing = True
-            self.finish()
-            warnings.warn(f"unclosed {self!r}, and the event loop is closed", ResourceWarning, source=self)
-            return
-        self.close()
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+        words = repr(self)
+        if self.registration.poller.open:
+            self.close()
+            warnings.warn(f"unclosed {words}", ResourceWarning, source=self)
+        else:
+            self.abort()
+            warnings.warn(f"the event loop was closed before {words}", ResourceWarning, source=self)
+
+    def _buffer_size(self) -> int:
+        """How much memory is held for what is collected and not sent, in bytes: for tests."""
+        return self.queue.capacity
 
     def __repr__(self) -> str:
         words = ["StreamWriter", "closed" if self.closed else "closing" if self.closing else "open"]

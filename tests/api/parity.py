@@ -1,10 +1,10 @@
 """One test body, two libraries: asyncio is the oracle.
 
-``@parity`` takes an ``async def`` test written for asyncio and makes two tests of it.  One runs it as it is, under
-asyncio.  The other deletes the words ``async`` and ``await`` from its syntax tree, as api.md says a user does, and
-runs it under swapco.  What the two do not have in common comes through the argument ``lib``: classes by asyncio's
-names, ``lib.start(fn, *args)`` (a task or a fiber), ``await lib.join(t)``, ``await lib.sleep(delay)`` and
-``await lib.settle()``, which lets everything run that can.
+``@parity`` takes an ``async def`` test written for asyncio and makes two tests of it.  One runs it as it is,
+under asyncio.  The other deletes the words ``async`` and ``await`` from its syntax tree, as a user who ports
+a program does, and runs it under swapco.  What the two do not have in common comes through the argument
+``lib``: classes by asyncio's names, ``lib.start(fn, *args)`` (a task or a fiber), ``await lib.join(t)``,
+``await lib.sleep(delay)`` and ``await lib.settle()``, which lets everything run that can.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ SWAPCO = SimpleNamespace(
 class _DeleteAsync(ast.NodeTransformer):
     """``async`` and ``await``, deleted."""
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:  # noqa: N802
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
         self.generic_visit(node)
         return ast.copy_location(ast.FunctionDef(**{f: getattr(node, f) for f in node._fields}), node)
 
-    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST:  # noqa: N802
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST:
         self.generic_visit(node)
         return ast.copy_location(ast.With(**{f: getattr(node, f) for f in node._fields}), node)
 
-    def visit_Await(self, node: ast.Await) -> ast.AST:  # noqa: N802
+    def visit_Await(self, node: ast.Await) -> ast.AST:
         self.generic_visit(node)
         return node.value
 

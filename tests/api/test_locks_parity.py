@@ -11,6 +11,8 @@ from parity import parity
 
 from swapco import locks
 
+pytestmark = pytest.mark.usefixtures("fibers")
+
 
 @parity
 async def test_lock(lib: Any) -> None:
@@ -331,7 +333,7 @@ def test_names_and_signatures(name: str) -> None:
         parameters = dict(inspect.signature(getattr(ours, attribute)).parameters)
         timeout = parameters.pop("timeout", None)
         assert timeout is None or timeout.kind is inspect.Parameter.KEYWORD_ONLY
-        expected = inspect.signature(method).parameters
-        assert [(p.name, p.default) for p in parameters.values()] == [(p.name, p.default) for p in expected.values()]
+        expected = inspect.signature(method).parameters.values()
+        assert [(p.name, p.default) for p in parameters.values()] == [(p.name, p.default) for p in expected]
     if name == "Condition":  # made in asyncio's __init__
         assert all(hasattr(ours, attribute) for attribute in ("acquire", "release", "locked"))

@@ -12,6 +12,8 @@ from parity import parity
 
 from swapco import queues
 
+pytestmark = pytest.mark.usefixtures("fibers")
+
 
 @parity
 async def test_put_and_get(lib: Any) -> None:
@@ -233,7 +235,7 @@ def test_names_and_signatures(name: str) -> None:
         parameters = dict(inspect.signature(getattr(ours, attribute)).parameters)
         timeout = parameters.pop("timeout", None)
         assert timeout is None or timeout.kind is inspect.Parameter.KEYWORD_ONLY
-        expected = inspect.signature(method).parameters
-        assert [(p.name, p.default) for p in parameters.values()] == [(p.name, p.default) for p in expected.values()]
+        expected = inspect.signature(method).parameters.values()
+        assert [(p.name, p.default) for p in parameters.values()] == [(p.name, p.default) for p in expected]
     assert hasattr(ours, "shutdown")
     assert ours[int].__origin__ is ours

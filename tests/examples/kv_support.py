@@ -1,5 +1,6 @@
 """What the tests of the key-value server share: a server in its own process, and a bare client for it."""
 
+import importlib.util
 import os
 import select
 import signal
@@ -18,6 +19,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 START_S = 20.0
 STOP_S = 10.0
 KINDS = ("fibers", "uvloop")
+
+
+def environment() -> dict[str, str]:
+    """The environment for a child that must import the same swapco as we do."""
+    spec = importlib.util.find_spec("swapco")
+    assert spec is not None, "swapco cannot be imported"
+    assert spec.origin is not None
+    paths = [str(Path(spec.origin).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class Error(str):
@@ -103,6 +113,7 @@ class RunningServer:
             stdout=subprocess.PIPE,
             stderr=self.stderr,
             text=True,
+            env=environment(),
         )
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], START_S)

@@ -20,7 +20,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kv_support import EXAMPLES, Error, Raw, RunningServer, encode, wait_until
+from kv_support import EXAMPLES, Error, Raw, RunningServer, encode, environment, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -791,7 +791,9 @@ def test_the_greeting_tells_the_address(own_server: RunningServer) -> None:
 def test_a_port_in_use(own_server: RunningServer) -> None:
     program = [sys.executable, str(EXAMPLES / "kv_server.py"), "--server", own_server.kind]
     arguments = ["--port", str(own_server.port)]
-    result = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=30)
+    result = subprocess.run(
+        [*program, *arguments], capture_output=True, text=True, timeout=30, env=environment()
+    )
     assert result.returncode == 1
     assert result.stderr.startswith("kv_server: ")
     assert "Traceback" not in result.stderr
@@ -802,7 +804,9 @@ def test_a_port_in_use(own_server: RunningServer) -> None:
 )
 def test_bad_arguments(arguments: list[str]) -> None:
     program = [sys.executable, str(EXAMPLES / "kv_server.py")]
-    result = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=30)
+    result = subprocess.run(
+        [*program, *arguments], capture_output=True, text=True, timeout=30, env=environment()
+    )
     assert result.returncode == 2
     assert "usage:" in result.stderr
 
@@ -828,9 +832,8 @@ def alive(pid: int) -> bool:
 
 
 def test_demo() -> None:
-    result = subprocess.run(
-        demo("--seconds", "1", "--clients", "50"), capture_output=True, text=True, timeout=100
-    )
+    arguments = demo("--seconds", "1", "--clients", "50")
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=100, env=environment())
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     for name in ("fibers", "uvloop"):
@@ -846,7 +849,11 @@ def test_demo() -> None:
 def started_demo() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A demo under way, and the servers that it has started."""
     with subprocess.Popen(
-        demo("--seconds", "8", "--clients", "10"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        demo("--seconds", "8", "--clients", "10"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
     ) as process:
         try:
             assert process.stdout is not None

@@ -87,6 +87,13 @@ class Plan:
     fibers: tuple[FiberPlan, ...]
     spawned: int
 
+    def __str__(self) -> str:
+        lines = [f"{self.spawned} of {len(self.fibers)} fibers are spawned at the start:"]
+        for index, fiber in enumerate(self.fibers):
+            kind = "stubborn" if fiber.stubborn else "gives in"
+            lines.append(f"  {index} ({kind}, priority {fiber.priority}): {' '.join(map(repr, fiber.ops))}")
+        return "\n".join(lines)
+
 
 WITH_TARGET = ("resume", "switch_to", "join", "cancel", "uncancel")
 

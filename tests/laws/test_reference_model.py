@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, note
 from programs import FiberPlan, Foreigner, Op, Plan, execute, law, plans
 from reference import BudgetSpent, predict
 
@@ -25,6 +25,7 @@ def foreigner() -> Iterator[Foreigner]:
 
 
 def check(plan: Plan, foreigner: Foreigner | None = None, by_priority: bool = False) -> None:
+    note(str(plan))
     try:
         expected = predict(plan, by_priority=by_priority)
     except BudgetSpent:

@@ -1,8 +1,8 @@
 """Locks, semaphores, events, conditions, barriers: what each does alone, and laws under random programs.
 
 The laws (no permit and no notification is lost, one owner at a time, first come first served) are checked on
-programs that hypothesis writes: fibers that acquire with and without timeouts, and a main fiber that cancels them
-and moves the clock.
+programs that hypothesis writes: fibers that acquire with and without timeouts, and a main fiber that cancels
+them and moves the clock.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 import swapco
 from swapco._core.clock import ManualClock
 from swapco.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+
+pytestmark = pytest.mark.usefixtures("fibers")
 
 
 def in_fiber(test: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +85,7 @@ acquirable = pytest.mark.parametrize("make", MAKE_ACQUIRABLE, ids=NAMES[:-1])
 blocking = pytest.mark.parametrize("make", MAKE_BLOCKING, ids=NAMES)
 
 
-# -- common to all that block -----------------------------------------------------------------------------------
+# -- common to all that block --------------------------------------------------------------------------------
 
 
 @acquirable
@@ -204,7 +206,11 @@ def test_timeouts_end_in_time_and_the_rest_of_the_line_goes_on(make: Any) -> Non
             if not isinstance(primitive, Event):
                 primitive.release()
 
-    fibers = [swapco.spawn(attempt, "a", 0.005), swapco.spawn(attempt, "b", None), swapco.spawn(attempt, "c", 10)]
+    fibers = [
+        swapco.spawn(attempt, "a", 0.005),
+        swapco.spawn(attempt, "b", None),
+        swapco.spawn(attempt, "c", 10),
+    ]
     swapco.sleep(0.02)
     assert got == ["a timed out"]
     free()
@@ -438,7 +444,7 @@ def test_takes_no_arguments(kind: Any) -> None:
         kind(1)
 
 
-# -- Lock and RLock ---------------------------------------------------------------------------------------------
+# -- Lock and RLock ------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -539,7 +545,7 @@ def test_rlock_released_too_often() -> None:
         lock.release()
 
 
-# -- semaphores -------------------------------------------------------------------------------------------------
+# -- semaphores ----------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -579,7 +585,7 @@ def test_bounded_semaphore_is_bounded() -> None:
     assert isinstance(semaphore, Semaphore)
 
 
-# -- events -----------------------------------------------------------------------------------------------------
+# -- events --------------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -610,7 +616,7 @@ def test_event_wakes_everyone_in_order() -> None:
     assert repr(event) == "<Event set>"
 
 
-# -- conditions -------------------------------------------------------------------------------------------------
+# -- conditions ----------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -903,7 +909,7 @@ def test_conditions_that_share_a_lock() -> None:
     assert seen == list(range(20))
 
 
-# -- barriers ---------------------------------------------------------------------------------------------------
+# -- barriers ------------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -913,7 +919,8 @@ def test_barrier_opens_for_all_and_again() -> None:
 
     def meet() -> None:
         for i in range(4):
-            rounds.append((i, barrier.wait()))
+            index = barrier.wait()
+            rounds.append((i, index))
 
     fibers = [swapco.spawn(meet) for _ in range(3)]
     for fiber in fibers:
@@ -990,7 +997,7 @@ def test_barrier_from_another_thread_and_cancelled() -> None:
     assert fiber.join() == 0
 
 
-# -- async with -------------------------------------------------------------------------------------------------
+# -- async with ----------------------------------------------------------------------------------------------
 
 
 @acquirable
@@ -1173,7 +1180,7 @@ def test_async_with_needs_a_loop_for_fibers() -> None:
         asyncio.run(contended())
 
 
-# -- laws -------------------------------------------------------------------------------------------------------
+# -- laws ----------------------------------------------------------------------------------------------------
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TIMEOUTS = st.sampled_from([None, None, 0, 1, 2, 3])
@@ -1280,8 +1287,10 @@ def test_law_permits_are_neither_lost_nor_doubled(
 @given(
     rlock=st.booleans(),
     waiters=st.lists(st.lists(TIMEOUTS, min_size=1, max_size=3), min_size=1, max_size=6),
-    steps=st.lists(st.one_of(st.just("run"), st.just("tick"), st.just("produce"), st.just("all"), st.integers(0, 5)),
-                   max_size=25),
+    steps=st.lists(
+        st.one_of(st.just("run"), st.just("tick"), st.just("produce"), st.just("all"), st.integers(0, 5)),
+        max_size=25,
+    ),
     hold=st.integers(0, 2),
 )
 def test_law_no_notification_is_lost(
@@ -1367,7 +1376,9 @@ def test_law_a_barrier_lets_go_exactly_its_parties(
         settle()
         assert barrier.n_waiting == 0
         for fiber in fibers:
-            assert fiber.cancelled() or fiber.exception() is None or isinstance(fiber.exception(), TimeoutError)
+            assert (
+                fiber.cancelled() or fiber.exception() is None or isinstance(fiber.exception(), TimeoutError)
+            )
 
     run_program(main)
 

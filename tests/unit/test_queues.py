@@ -1,8 +1,8 @@
 """Queues: what each does alone, and laws under random programs.
 
-The laws (no item is lost or doubled, items keep their order, an item of a putter that gave up never arrives) are
-checked on programs that hypothesis writes: producers and consumers with and without timeouts, and a main fiber that
-cancels them, moves the clock and shuts the queue down.
+The laws (no item is lost or doubled, items keep their order, an item of a putter that gave up never arrives)
+are checked on programs that hypothesis writes: producers and consumers with and without timeouts, and a main
+fiber that cancels them, moves the clock and shuts the queue down.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import swapco
 from swapco._core.clock import ManualClock
 from swapco.queues import LifoQueue, PriorityQueue, Queue, QueueEmpty, QueueFull, QueueShutDown
+
+pytestmark = pytest.mark.usefixtures("fibers")
 
 KINDS = [Queue, LifoQueue, PriorityQueue]
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +71,7 @@ def in_thread(fn: Callable[[], Any]) -> BaseException | None:
     return caught[0] if caught else None
 
 
-# -- without waiting --------------------------------------------------------------------------------------------
+# -- without waiting -----------------------------------------------------------------------------------------
 
 
 @kinds
@@ -90,7 +92,8 @@ def test_put_and_get_without_waiting(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("maxsize", "room"), [(0, None), (-1, None), (1, 1), (3, 3), (1.5, 2), (math.inf, None), (2**70, None), (True, 1)]
+    ("maxsize", "room"),
+    [(0, None), (-1, None), (1, 1), (3, 3), (1.5, 2), (math.inf, None), (2**70, None), (True, 1)],
 )
 def test_maxsize(maxsize: Any, room: int | None) -> None:
     queue: Queue[int] = Queue(maxsize)
@@ -156,7 +159,7 @@ def test_priority_queue_is_heapq_to_the_last_comparison(ops: list[int | None]) -
     assert queue.empty()
 
 
-# -- waiting ----------------------------------------------------------------------------------------------------
+# -- waiting -------------------------------------------------------------------------------------------------
 
 
 @kinds
@@ -423,7 +426,7 @@ def test_waking_from_another_thread_is_an_error_that_changes_nothing() -> None:
     joiner.join()
 
 
-# -- task_done and join -----------------------------------------------------------------------------------------
+# -- task_done and join --------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -461,7 +464,7 @@ def test_items_handed_over_count_as_unfinished() -> None:
     queue.join()
 
 
-# -- shutdown ---------------------------------------------------------------------------------------------------
+# -- shutdown ------------------------------------------------------------------------------------------------
 
 
 @kinds
@@ -533,7 +536,7 @@ def test_the_exceptions_are_asyncios() -> None:
         assert QueueShutDown is asyncio.QueueShutDown
 
 
-# -- comparisons ------------------------------------------------------------------------------------------------
+# -- comparisons ---------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -644,7 +647,7 @@ def test_an_item_may_be_released_in_the_middle_of_everything() -> None:
     assert seen == [0, 0, 0, 0]
 
 
-# -- subclasses -------------------------------------------------------------------------------------------------
+# -- subclasses ----------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -708,7 +711,7 @@ def test_a_subclass_that_overrides_nothing(kind: Any) -> None:
     assert not hasattr(queue, "_queue")
 
 
-# -- looking ----------------------------------------------------------------------------------------------------
+# -- looking -------------------------------------------------------------------------------------------------
 
 
 @in_fiber
@@ -744,7 +747,7 @@ def test_weakly_referenceable_and_collected(kind: Any) -> None:
     assert reference() is None
 
 
-# -- laws -------------------------------------------------------------------------------------------------------
+# -- laws ----------------------------------------------------------------------------------------------------
 
 FEW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TIMEOUTS = st.sampled_from([None, None, 0, 1, 2, 3])
@@ -810,7 +813,7 @@ def test_law_items_are_neither_lost_nor_doubled_nor_reordered(
             try:
                 queue.put_nowait(item)
             except QueueFull:
-                assert maxsize and queue.qsize() == maxsize
+                assert 0 < maxsize == queue.qsize()
             else:
                 accepted.append(item)
 
