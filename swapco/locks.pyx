@@ -44,7 +44,7 @@ from collections import namedtuple
 from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS
-from ._core.fiber cimport Dispatcher, FiberCore, WaitQueue, queue_append, queue_remove, running_fiber
+from ._core.fiber cimport Dispatcher, FiberCore, queue_append, queue_remove, running_fiber
 from ._core.reasons cimport CONDITION, EVENT, LOCK, PARK, SEMAPHORE
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE, wait_is_open
 from .lines cimport caller, check_before_wait, check_thread, deadline_of, in_fiber, wait_in_line
@@ -164,10 +164,11 @@ cdef class _Mutex(_Acquirable):
 
     cdef int give(self) except -1:
         cdef FiberCore f
-        cdef object before
+        cdef object _before
         if self.waiters.head != NULL:
             check_thread(self.waiters.head, self, "release")
-        before = self.holder
+        # may be the last reference
+        _before = self.holder
         while self.waiters.head != NULL:
             f = <FiberCore>self.waiters.head
             queue_remove(f)

@@ -362,7 +362,7 @@ cdef class Queue:
         count as done.  Never blocks; on every Python version.  Errors: RuntimeError from another thread than
         that of the waiting fibers.
         """
-        cdef object dropped = None
+        cdef object _dropped = None
         cdef Py_ssize_t count
         if self.getters.head != NULL:
             check_thread(self.getters.head, self, "shutdown")
@@ -373,7 +373,7 @@ cdef class Queue:
         self.is_shutdown = True
         if immediate:
             count = self.count()
-            dropped = self.drop_all()
+            _dropped = self.drop_all()
             self.unfinished = max(0, self.unfinished - count)
             if self.unfinished == 0:
                 self.wake_line(&self.joiners, None)

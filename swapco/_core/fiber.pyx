@@ -294,7 +294,7 @@ cdef class FiberCore(Postable):
         """Take one cancellation request back; down to 0, one that was not delivered yet is dropped."""
         if self.cancel_requests > 0:
             self.cancel_requests -= 1
-            if self.cancel_requests == 0:
+            if self.cancel_requests == 0 and self.thrown is None:
                 self.cancel_pending = False
         return self.cancel_requests
 

@@ -552,8 +552,11 @@ cdef class Poller:
 
     def close_descriptors(self) -> None:
         """Close the set; registrations that are left are dead from here on."""
+        cdef object index
         self.abandon()
-        # what they have not sent by now is lost, and they say so
+        # what is not sent by now is lost, and the writers say so when they are collected
+        for index in self.by_fd.values():
+            (<Registration>self.table[<uint32_t>index].registration).output = None
         self.lingering.clear()
 
     cdef int abandon(self) except -1:

@@ -9,9 +9,9 @@ are here.
 An exception that nobody retrieves is logged when the fiber is collected, as for a task.
 """
 
-import inspect
 import linecache
 import traceback
+from types import GenericAlias
 
 from .._core.reasons cimport NOTHING
 from .._core.fiber cimport FiberCore
@@ -54,6 +54,9 @@ cdef class Fiber(AwaitingFiber):
     def __cinit__(self, *args, **kwargs):
         self._asyncio_future_blocking = False
         self._log_destroy_pending = True
+
+    # ``Fiber[int]`` in annotations: a fiber whose result is an int
+    __class_getitem__ = classmethod(GenericAlias)
 
     cdef bint accepts(self, object fn) except -1:
         return callable(fn) or PyCoro_CheckExact(fn)

@@ -40,8 +40,8 @@ __all__ = ["Server", "no_delay"]
 
 logger = logging.getLogger("swapco.streams")
 
-#: what ``accept`` raises when there is no room for one more connection; it passes
-OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: what is raised when there is no room for one more connection (ENOSPC: in the poller's set); it passes
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 #: how long the accepting fiber then waits, in seconds
 ACCEPT_RETRY_S = 1.0
 
@@ -145,31 +145,32 @@ class Server:
         raise CancelledError
 
     def _accept_from(self, listener: socket) -> None:
-        while self._sockets is not None:
-            try:
-                sock, address = listener.accept()
-            except ConnectionAbortedError:
-                continue
-            except OSError as error:
-                if self._sockets is None:
-                    return
-                if error.errno not in OUT_OF_RESOURCES:
-                    raise
-                logger.warning(
-                    "accept on %r failed, next try in %g s: %s", listener, self._accept_retry_s, error
-                )
-                sleep(self._accept_retry_s)
-                continue
-            self._begin(sock, address)
+        try:
+            while self._sockets is not None:
+                try:
+                    self._begin(*listener.accept())
+                except ConnectionError:
+                    continue  # it is gone already
+                except OSError as error:
+                    if self._sockets is None:
+                        return
+                    if error.errno not in OUT_OF_RESOURCES:
+                        raise
+                    logger.warning(
+                        "accept on %r failed, next try in %g s: %s", listener, self._accept_retry_s, error
+                    )
+                    sleep(self._accept_retry_s)
+        finally:
+            self.close()  # cancelled, at the end of the program say: nobody accepts any more
 
     def _begin(self, sock: socket, address: Any) -> None:
         """Give a new connection its fiber."""
         try:
             no_delay(sock)
-        except OSError:
-            sock.close()  # it is gone already
-            return
-        reader, writer = connect_streams(sock, self._limit, address)
+            reader, writer = connect_streams(sock, self._limit, address)
+        except BaseException:
+            sock.close()
+            raise
         fiber = spawn(self._serve, reader, writer)
         self._active[fiber] = writer
         fiber.add_done_callback(self._ended)

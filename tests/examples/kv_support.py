@@ -170,3 +170,8 @@ def wait_until(condition: Callable[[], bool], otherwise: str, timeout_s: float =
     while not condition():
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.01)
+
+
+def blocked(server: RunningServer, count: int) -> None:
+    """Waits until so many clients are blocked."""
+    wait_until(lambda: int(server.info("blocked_clients")) == count, f"not {count} clients are blocked")

@@ -1,26 +1,22 @@
 """The key-value server, on fibers and on uvloop, with the real Redis clients and with hostile ones.
 
-Everything here runs against both servers. Where redis-server is installed, random commands get the same
-replies from it. Only the demo compares speed, and no test judges what it measures.
+Everything here runs against both servers.
 """
 
 import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kv_support import EXAMPLES, Error, Raw, RunningServer, encode, environment, wait_until
+from kv_support import Error, Raw, RunningServer, blocked, encode, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -303,10 +299,6 @@ def test_blpop_times_out(server: RunningServer, raw: Raw) -> None:
 def test_blpop_rejects_bad_timeouts(raw: Raw) -> None:
     for timeout in ("-1", "x", "nan", "inf"):
         assert str(raw.command("BLPOP", "x", timeout)).startswith("ERR timeout is")
-
-
-def blocked(server: RunningServer, count: int) -> None:
-    wait_until(lambda: int(server.info("blocked_clients")) == count, f"not {count} clients are blocked")
 
 
 def test_blpop_waits_for_a_push(server: RunningServer, raw: Raw) -> None:
@@ -670,219 +662,3 @@ def test_redis_benchmark(server: RunningServer, tool: Callable[[str], str], pipe
     assert "rror" not in result.stdout + result.stderr
     assert "WARN" not in result.stdout + result.stderr
     assert int(server.info("total_commands_processed")) >= 20_000
-
-
-# The same replies as Redis
-
-key = st.sampled_from(["a", "b", "c", "l", "m"])
-value = st.sampled_from(["", "0", "1", "-5", "abc", " 1", "9223372036854775807", "x" * 100, "a\r\nb"])
-number = st.sampled_from(["0", "1", "2", "-1", "-2", "5", "-100", "100", "x", "1.5", "9223372036854775807"])
-period = st.sampled_from(["0", "-1", "100", "1000000", "x", "9223372036854775807"])
-words = st.lists(st.sampled_from(["a", "1", "x", "NX", "GET", "EX"]), max_size=4)
-
-
-def call(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[list[str]]:
-    return st.tuples(*arguments).map(
-        lambda parts: [name, *(w for p in parts for w in (p if isinstance(p, list) else [p]))]
-    )
-
-
-set_options = st.lists(
-    st.sampled_from(["NX", "xx", "GET", "KEEPTTL", "FROB"]).map(lambda word: [word])
-    | st.tuples(st.sampled_from(["EX", "px"]), st.sampled_from(["0", "-1", "1000", "100000", "x"])).map(list),
-    max_size=3,
-).map(lambda options: [word for option in options for word in option])
-
-calls = st.one_of(
-    call("GET", key),
-    call("SET", key, value),
-    call("SET", key, value, set_options),
-    call("DEL", key, st.lists(key, max_size=2)),
-    call("EXISTS", key, st.lists(key, max_size=2)),
-    *(call(name, key) for name in ("INCR", "decr", "TYPE", "TTL", "PTTL", "PERSIST", "LLEN", "LPOP", "RPOP")),
-    *(call(name, key, number) for name in ("INCRBY", "DECRBY", "LPOP", "RPOP")),
-    *(call(name, key, period) for name in ("EXPIRE", "PEXPIRE")),
-    *(call(name, key, st.lists(value, min_size=1, max_size=3)) for name in ("LPUSH", "RPUSH")),
-    call("LRANGE", key, number, number),
-    call("MGET", key, st.lists(key, max_size=3)),
-    call("MSET", key, value, words),
-    call("BLPOP", key, st.sampled_from(["0.001", "-1", "x"])),
-    call("KEYS", st.sampled_from(["*", "?", "[ab]", "[^a]", "[a-c]", "\\a", "", "a*"])),
-    call("PUBLISH", key, value),
-    call("SELECT", st.sampled_from(["0", "99", "-1", "x"])),
-    call("CLIENT", st.sampled_from(["GETNAME", "FROB", "getname"]), words),
-    call("CLIENT", st.just("SETNAME"), st.sampled_from(["me", "a b", ""])),
-    call("HELLO", st.sampled_from(["4", "x", "0"])),
-    call("FLUSHALL", st.sampled_from([["SYNC"], [], ["FROB"]])),
-    *(st.just([name]) for name in ("PING", "DBSIZE", "FLUSHDB", "UNSUBSCRIBE", "GETFROB")),
-    *(
-        call(name, words)
-        for name in ("PING", "ECHO", "GET", "DEL", "LPUSH", "BLPOP", "TTL", "INCR", "MSET", "KEYS")
-    ),
-)
-
-
-def comparable(request: list[str], reply: object) -> object:
-    """What two right servers must agree on: of an error its code, of a TTL not the last digits."""
-    name = request[0].upper()
-    if isinstance(reply, Error):
-        return reply.split()[0]
-    if name == "KEYS" and isinstance(reply, list):
-        return sorted(reply)
-    if name in ("TTL", "PTTL") and isinstance(reply, int) and reply > 0:
-        return "positive"
-    return reply
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(requests=st.lists(calls, min_size=1, max_size=30), pipelined=st.booleans())
-def test_replies_are_those_of_redis(
-    server: RunningServer, redis_address: tuple[str, int], requests: list[list[str]], pipelined: bool
-) -> None:
-    transcripts = []
-    for address in (server.address, redis_address):
-        with Raw(address) as raw:
-            assert raw.command("FLUSHALL") == "OK"
-            if pipelined:
-                raw.send(b"".join(encode(*request) for request in requests))
-                replies = [raw.reply() for _ in requests]
-            else:
-                replies = [raw.command(*request) for request in requests]
-        transcripts.append(
-            [(request, comparable(request, reply)) for request, reply in zip(requests, replies, strict=True)]
-        )
-    ours, theirs = transcripts
-    assert ours == theirs
-
-
-# Start and stop
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_server_cleanly(own_server: RunningServer, number: signal.Signals) -> None:
-    with own_server.raw() as idle, own_server.raw() as waiter, own_server.raw() as subscriber:
-        assert idle.command("PING") == "PONG"
-        waiter.send(encode("BLPOP", "x", 0))
-        assert subscriber.command("SUBSCRIBE", "c") == [b"subscribe", b"c", 1]
-        blocked(own_server, 1)
-        before = time.monotonic()
-        assert own_server.stop(number) == 0
-        assert time.monotonic() - before < 5
-        for connection in (idle, waiter, subscriber):
-            assert connection.at_end()
-    assert own_server.errors() == ""
-
-
-def test_a_signal_ends_the_server_although_a_client_does_not_read(own_server: RunningServer) -> None:
-    with own_server.raw() as raw, own_server.raw() as other:
-        assert raw.command("SET", "k", bytes(1024 * 1024)) == "OK"
-        raw.send(encode("GET", "k") * 50)
-        time.sleep(0.2)
-        assert other.command("PING") == "PONG"
-        assert own_server.stop(signal.SIGTERM) == 0
-    assert own_server.errors() == ""
-
-
-def test_the_greeting_tells_the_address(own_server: RunningServer) -> None:
-    pattern = rf"kv_server \({own_server.kind}\) listening on 127\.0\.0\.1:\d+\n"
-    assert re.fullmatch(pattern, own_server.greeting)
-
-
-def test_a_port_in_use(own_server: RunningServer) -> None:
-    program = [sys.executable, str(EXAMPLES / "kv_server.py"), "--server", own_server.kind]
-    arguments = ["--port", str(own_server.port)]
-    result = subprocess.run(
-        [*program, *arguments], capture_output=True, text=True, timeout=30, env=environment()
-    )
-    assert result.returncode == 1
-    assert result.stderr.startswith("kv_server: ")
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--port", "70000"], ["--seconds", "0"], ["--clients", "0"], ["--frob"]]
-)
-def test_bad_arguments(arguments: list[str]) -> None:
-    program = [sys.executable, str(EXAMPLES / "kv_server.py")]
-    result = subprocess.run(
-        [*program, *arguments], capture_output=True, text=True, timeout=30, env=environment()
-    )
-    assert result.returncode == 2
-    assert "usage:" in result.stderr
-
-
-# The demo
-
-
-def demo(*arguments: str) -> list[str]:
-    return [sys.executable, str(EXAMPLES / "kv_server.py"), "--demo", *arguments]
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def test_demo() -> None:
-    arguments = demo("--seconds", "1", "--clients", "50")
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=100, env=environment())
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    for name in ("fibers", "uvloop"):
-        rows = re.findall(
-            rf"\b{name}\s+[\d,]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+[\d.]+\s+\d+%$", result.stdout, re.M
-        )
-        assert len(rows) == 2, result.stdout
-    assert len(re.findall(r"\bratio\s+[\d.]+x", result.stdout)) == 2
-    assert "answered correctly" in result.stdout
-
-
-@pytest.fixture
-def started_demo() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A demo under way, and the servers that it has started."""
-    with subprocess.Popen(
-        demo("--seconds", "8", "--clients", "10"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    ) as process:
-        try:
-            assert process.stdout is not None
-            while "round 1" not in (line := process.stdout.readline()):
-                assert line, "the demo ended early"
-            yield process, children(process.pid)
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_servers_of_the_demo_do_not_outlive_it(
-    started_demo: tuple[subprocess.Popen[str], list[int]], number: signal.Signals
-) -> None:
-    process, servers = started_demo
-    assert len(servers) == 2
-    process.send_signal(number)
-    process.communicate(timeout=20)
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGINT)
-    wait_until(lambda: not any(map(alive, servers)), "a server is still alive")
-
-
-def test_the_demo_fails_clearly_when_a_server_dies(
-    started_demo: tuple[subprocess.Popen[str], list[int]],
-) -> None:
-    process, servers = started_demo
-    os.kill(servers[0], signal.SIGKILL)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert stderr.startswith("kv_server: the demo failed: ")
-    assert "Traceback" not in stderr
-    wait_until(lambda: not any(map(alive, servers)), "a server is still alive")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,19 +33,12 @@ def spin_until(condition: Callable[[], object], what: str = "the condition") -> 
 @contextmanager
 def quick_switches() -> Iterator[None]:
     """Threads take turns every microsecond instead of every five milliseconds."""
-    before = sys_switch_interval(1e-6)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     try:
         yield
     finally:
-        sys_switch_interval(before)
-
-
-def sys_switch_interval(seconds: float) -> float:
-    import sys
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(seconds)
-    return before
+        sys.setswitchinterval(before)
 
 
 class Crew:

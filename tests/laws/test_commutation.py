@@ -7,6 +7,7 @@ resumed n times came back n times, with the n values in their order, and has no 
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from dataclasses import dataclass
 
@@ -201,6 +202,31 @@ def test_a_hub_that_sleeps_in_the_kernel_is_woken() -> None:
         got.append(swapco.block(SOON_S))
     helper.join(SOON_S)
     assert got == list(range(200))
+
+
+@in_fiber
+def test_a_signal_handler_wakes_a_fiber_while_the_hub_sleeps() -> None:
+    """Law 2: the resume of a signal handler, which interrupts the loop in the kernel."""
+    me = swapco.current_fiber()
+
+    def send() -> None:
+        for number in range(20):
+            spin_until(lambda: blocked_bare(me))
+            signal.pthread_kill(main_thread, signal.SIGUSR1)
+            spin_until(lambda number=number: len(got) > number)
+
+    main_thread = threading.main_thread().ident or 0
+    got: list[object] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: swapco.resume(me, "signal"))
+    try:
+        helper = threading.Thread(target=send)
+        helper.start()
+        for _ in range(20):
+            got.append(swapco.block(SOON_S))
+        helper.join(SOON_S)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert got == ["signal"] * 20
 
 
 @given(st.lists(st.sampled_from(["resume", "block"]), max_size=30))

@@ -722,13 +722,14 @@ def test_repr() -> None:
     settle()
     assert repr(queue) == "<Queue 0/1 items, 2 getting>"
     assert getters[0].wait_reason == "an item from <Queue 0/1 items, 2 getting>"
-    for i in range(4):
-        swapco.spawn(queue.put, i)
+    putters = [swapco.spawn(queue.put, i) for i in range(4)]
     swapco.spawn(queue.join)
     settle()
     assert repr(queue) == "<Queue 1/1 items, 1 putting, 1 joining, 3 unfinished>"
     queue.shutdown(immediate=True)
     assert repr(queue) == "<Queue 0/1 items, 1 joining, 2 unfinished, shut down>"
+    with pytest.raises(QueueShutDown):
+        putters[-1].join()
 
 
 def test_generic_alias() -> None:
