@@ -42,6 +42,7 @@ from ._loop.poller cimport SCRATCH_SIZE, Registration, descriptor_ready, poller_
 
 from ._core.errors import CancelledError
 from ._names import getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, is_numeric
+from ._socket_reexports import *
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -57,12 +58,17 @@ cdef extern from "errno.h" nogil:
         EINPROGRESS
         EINTR
 
-__all__ = list(_stdlib.__all__)
+cdef extern from *:
+    """
+    #include "structmember.h"
+    static Py_ssize_t swapco_slot_offset(PyObject *descriptor)
+    {
+        return ((PyMemberDescrObject *)descriptor)->d_member->offset;
+    }
+    """
+    Py_ssize_t swapco_slot_offset(object descriptor)
 
-# everything that is not defined here: constants, errors, inet_aton …
-for _name in __all__:
-    globals().setdefault(_name, getattr(_stdlib, _name))
-del _name
+__all__ = list(_stdlib.__all__)
 
 cdef object _AF_INET = _stdlib.AF_INET
 cdef object _AF_INET6 = _stdlib.AF_INET6
@@ -108,7 +114,23 @@ def __dir__():
 # ------------------------------------------------------------------------------------ the poller's side
 
 cdef class SocketIo:
-    """What a cooperative socket knows beyond the base class."""
+    """What a cooperative socket knows beyond the base class: in its slot ``_io``."""
+
+
+# the class, and where its instances have the slot: the class is defined below
+cdef type _socket_type
+cdef Py_ssize_t _slot_offset
+
+
+cdef inline SocketIo _io_of(object sock):
+    """``sock._io``, without the attribute lookup: it is on the way of every operation."""
+    cdef PyObject *io
+    if type(sock) is not _socket_type and not isinstance(sock, _socket_type):
+        raise TypeError(f"a swapco.socket.socket is needed, not {type(sock).__name__!r}")
+    io = (<PyObject **>(<char *><PyObject *>sock + _slot_offset))[0]
+    if io == NULL:
+        raise AttributeError(f"{type(sock).__name__}.__init__ was not called")
+    return <SocketIo?><object>io
 
 
 cdef Registration registration_of(object sock, FiberCore me):
@@ -116,7 +138,7 @@ cdef Registration registration_of(object sock, FiberCore me):
 
     Errors: OSError (EBADF) for a closed socket; RuntimeError if it belongs to another loop that is not closed.
     """
-    cdef SocketIo io = sock._io
+    cdef SocketIo io = _io_of(sock)
     cdef Registration r = io.registration
     cdef int fd
     if r is not None:
@@ -157,7 +179,7 @@ cdef int _forget(object sock) except -1:
 
 cdef object _until_done(object sock, str caller, bint reading, int flags, object method, tuple args):
     """Call a method of the base class, parking while it says EAGAIN."""
-    cdef SocketIo io = sock._io
+    cdef SocketIo io = _io_of(sock)
     cdef FiberCore me
     cdef Registration r
     cdef long long deadline = 0
@@ -317,7 +339,7 @@ class socket(_Base):
 
     def settimeout(self, value, /):
         """How long an operation may block: seconds, None for ever, 0 not at all (BlockingIOError)."""
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         cdef long long timeout_ns
         if value is None:
             io.timeout_ns = NEVER_NS
@@ -331,12 +353,12 @@ class socket(_Base):
 
     def gettimeout(self):
         """The timeout in seconds, or None."""
-        return (<SocketIo>self._io).timeout
+        return _io_of(self).timeout
 
     @property
     def timeout(self):
         """The timeout in seconds, or None."""
-        return (<SocketIo>self._io).timeout
+        return _io_of(self).timeout
 
     def setblocking(self, flag, /):
         """``settimeout(None)`` if true, else ``settimeout(0)``."""
@@ -344,13 +366,13 @@ class socket(_Base):
 
     def getblocking(self):
         """True unless the timeout is 0."""
-        return (<SocketIo>self._io).timeout_ns != 0
+        return _io_of(self).timeout_ns != 0
 
     # -- receiving
 
     def recv(self, Py_ssize_t bufsize, int flags=0, /):
         """Receive up to ``bufsize`` bytes; empty at the end of the stream.  Blocks the fiber until there is data."""
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Registration r
         cdef char *scratch
@@ -369,7 +391,7 @@ class socket(_Base):
 
     def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
         """Receive into ``buffer`` (``nbytes`` at most, if given); returns how many bytes, 0 at the end."""
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
@@ -413,7 +435,7 @@ class socket(_Base):
 
     def send(self, data, int flags=0, /):
         """Send what there is room for; returns how many bytes.  Blocks the fiber until there is some room."""
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
@@ -430,7 +452,7 @@ class socket(_Base):
 
         The timeout is for the whole call.  After an error nobody knows how much was sent.
         """
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
@@ -451,7 +473,7 @@ class socket(_Base):
         """``sendto(data[, flags], address)``: send a datagram.  Blocks the fiber until there is room."""
         if not 1 <= len(args) <= 2:
             raise TypeError(f"sendto() takes 2 or 3 arguments ({len(args) + 1} given)")
-        if (<SocketIo>self._io).timeout_ns != 0:
+        if _io_of(self).timeout_ns != 0:
             args = (*args[:len(args) - 1], _resolved(self, args[len(args) - 1]))
         return _until_done(
             self, "socket.sendto", False, args[0] if len(args) == 2 else 0, _base_sendto, (data, *args)
@@ -467,7 +489,7 @@ class socket(_Base):
             return _until_done(
                 self, "socket.sendmsg", False, flags, _base_sendmsg, (buffers, ancdata, flags)
             )
-        if (<SocketIo>self._io).timeout_ns != 0:
+        if _io_of(self).timeout_ns != 0:
             address = _resolved(self, address)
         return _until_done(
             self, "socket.sendmsg", False, flags, _base_sendmsg, (buffers, ancdata, flags, address)
@@ -475,7 +497,7 @@ class socket(_Base):
 
     def _sendfile_use_sendfile(self, file, offset=0, count=None):
         """What ``sendfile`` tries first: sendfile(2), for regular files."""
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Registration r
         cdef long long deadline
@@ -530,7 +552,7 @@ class socket(_Base):
 
     def connect(self, address, /):
         """Connect to ``address``, resolving a host name first.  Blocks the fiber until connected."""
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         cdef int number
         if io.timeout_ns == 0:
             _base_connect(self, address)
@@ -541,7 +563,7 @@ class socket(_Base):
 
     def connect_ex(self, address, /):
         """As ``connect``, but returns the number of the error, 0 for none."""
-        cdef SocketIo io = self._io
+        cdef SocketIo io = _io_of(self)
         if io.timeout_ns == 0:
             return _base_connect_ex(self, address)
         try:
@@ -554,6 +576,10 @@ class socket(_Base):
         if running_dispatcher() is not None and running_dispatcher().current is not None:
             address = _resolved(self, address)
         _Base.bind(self, address)
+
+
+_socket_type = socket
+_slot_offset = swapco_slot_offset(vars(socket)["_io"])
 
 
 cdef object _recv_large(object sock, SocketIo io, FiberCore me, Py_ssize_t size, int flags):

@@ -22,7 +22,7 @@ def spawn(
 @overload
 def spawn(
     fn: Callable[[Unpack[_Ts]], Coroutine[Any, Any, _T]],
-    *args: Unpack[_Ts],
+    *args: *_Ts,
     name: object = None,
     context: Context | None = None,
     thread: Literal[False] = False,
@@ -32,7 +32,7 @@ def spawn(
 @overload
 def spawn(
     fn: Callable[[Unpack[_Ts]], _T],
-    *args: Unpack[_Ts],
+    *args: *_Ts,
     name: object = None,
     context: Context | None = None,
     thread: Literal[False] = False,

@@ -31,7 +31,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("_loop", "_loop.compat", "_loop.poller"),
     ("_loop.awaiting",),
     ("_loop.task",),
-    ("_loop.deadlock",),
+    ("_loop.deadlock", "_loop.slow"),
     ("_loop.loop",),
     # what programs use
     ("tasks", "runners", "timeouts"),

@@ -7,4 +7,5 @@ cdef class Hub:
     cdef int arm_timer(self, long long deadline_ns) except -1
     cdef int notify(self) except -1
     cdef int went_idle(self) except -1
+    cdef int fail(self, object error) except -1
     cdef int call_soon(self, object callback, object argument, object context) except -1

@@ -8,6 +8,7 @@ loop for the few things below; ``swapco._loop.loop`` implements them on uvloop.
 - ``arm_timer``: call ``drain`` at this point in time at the latest (``NEVER_NS``: no more).
 - ``notify``: the same as request_drain, from any thread.
 - ``went_idle``: the drain found nothing to run; look for a deadlock if nothing can ever wake a fiber.
+- ``fail``: stop the loop; the error leaves ``run_forever`` (KeyboardInterrupt of a fiber, a broken policy).
 - ``call_soon``: run a done callback from the loop.
 """
 
@@ -26,6 +27,9 @@ cdef class Hub:
 
     cdef int went_idle(self) except -1:
         raise TypeError(f"{type(self).__name__} does not implement went_idle")
+
+    cdef int fail(self, object error) except -1:
+        raise TypeError(f"{type(self).__name__} does not implement fail")
 
     cdef int call_soon(self, object callback, object argument, object context) except -1:
         raise TypeError(f"{type(self).__name__} does not implement call_soon")

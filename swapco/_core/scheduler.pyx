@@ -484,7 +484,6 @@ cdef class Scheduler(Dispatcher):
 
     cdef int drain(self) except -1:
         cdef PyObject *p
-        cdef object fatal
         if self.draining:
             raise RuntimeError("the scheduler is draining already: the event loop was run inside a fiber")
         self.draining = True
@@ -517,18 +516,16 @@ cdef class Scheduler(Dispatcher):
             self.slot.hub_idle = True
             if self.slot.inbox_head != NULL:
                 self.drain_inbox()
+            if self.fatal is not None:
+                self.hub.fail(self.fatal)
+                self.fatal = None
             if self.runnable():
                 if not self.drain_requested:
                     self.drain_requested = True
                     self.hub.request_drain()
             else:
                 self.hub.arm_timer(self.timers.head_ns())
-                if self.fatal is None:
-                    self.hub.went_idle()
-        if self.fatal is not None:
-            fatal = self.fatal
-            self.fatal = None
-            raise fatal
+                self.hub.went_idle()
         return 0
 
     cdef bint runnable(self) except -1:

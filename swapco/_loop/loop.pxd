@@ -16,6 +16,8 @@ cdef class LoopHub(PollingHub):
     cdef unsigned int *uv_active_handles
     cdef unsigned int *uv_active_requests
     cdef bint suspects_deadlock
+    # leaves run_forever when the loop has stopped
+    cdef object error
     cdef public object interrupt_handler
     cdef bint looks_dead(self, unsigned int margin) except -1
     cdef int check_deadlock(self) except -1

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from types import FrameType
@@ -26,3 +27,8 @@ class Loop(uvloop.Loop):
 
 def hub_of(loop: Loop) -> LoopHub: ...
 def new_event_loop(*, policy: Policy | None = None, clock: Clock | None = None) -> Loop: ...
+
+class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> Loop: ...
+
+def install() -> None: ...

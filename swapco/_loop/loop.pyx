@@ -152,6 +152,12 @@ cdef class LoopHub(PollingHub):
         self.raw_call_soon(self.loop, callback, argument, context=context)
         return 0
 
+    cdef int fail(self, object error) except -1:
+        if self.error is None:
+            self.error = error
+        self.loop.stop()
+        return 0
+
     # -- deadlock
 
     cdef int went_idle(self) except -1:
@@ -226,6 +232,12 @@ class Loop(uvloop.Loop):
             hub = self._hub
             if hub is not None:
                 hub.scheduler.unbind()
+        if hub is not None and hub.error is not None:
+            error, hub.error = hub.error, None
+            try:
+                raise error
+            finally:
+                error = None  # its traceback would lead back to it
 
     def close(self):
         """Close the loop; live fibers are cancelled first, and get a second to end."""

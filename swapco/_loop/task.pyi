@@ -2,9 +2,9 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from types import FrameType, GenericAlias
-from typing import Any, Generic, TextIO
+from typing import Any, Generic, Self, TextIO
 
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from .awaiting import AwaitingFiber
 

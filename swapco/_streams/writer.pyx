@@ -100,7 +100,7 @@ cdef class StreamWriter(Flushable):
             words.append(f"exception={self.error!r}")
         return f"<{' '.join(words)}>"
 
-    def __enter__(self) -> "StreamWriter":
+    def __enter__(self):
         return self
 
     def __exit__(self, *error) -> None:
@@ -324,7 +324,7 @@ cdef class StreamWriter(Flushable):
     # -- what programs ask of a transport
 
     @property
-    def transport(self) -> "StreamWriter":
+    def transport(self):
         """The writer itself: it has the methods of a transport that programs use."""
         return self
 

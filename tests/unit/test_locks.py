@@ -1338,10 +1338,12 @@ def test_law_no_notification_is_lost(
                 producers.append(swapco.spawn(produce, step == "all"))
             else:
                 play([step], fibers, clock)
-        settle(30)
+        finish(producers)
+        for _ in range(100):
+            if not condition.locked():
+                break
+            settle(1)
         assert not condition.locked()
-        for fiber in producers:
-            fiber.join()
         assert stock + consumed == produced
         if stock:
             assert condition.statistics().waiting == 0, "somebody sleeps through a notification"
