@@ -82,6 +82,8 @@ class Runner:
             return
         loop = new_event_loop(policy=self._policy) if self._loop_factory is None else self._loop_factory()
         if not isinstance(loop, Loop):
+            if hasattr(loop, "close"):
+                loop.close()
             raise TypeError(f"loop_factory must make a swapco.Loop, not {type(loop).__name__}")
         if self._debug is not None:
             loop.set_debug(self._debug)

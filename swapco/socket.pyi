@@ -9,14 +9,10 @@ from ._names import gethostbyaddr as gethostbyaddr
 from ._names import gethostbyname as gethostbyname
 from ._names import gethostbyname_ex as gethostbyname_ex
 from ._names import getnameinfo as getnameinfo
-from ._socket_reexports import *
 
 _Address: TypeAlias = tuple[Any, ...] | str | ReadableBuffer
 _RetAddress: TypeAlias = Any
 _Ancillary: TypeAlias = tuple[int, int, bytes]
-
-__all__: list[str] = []
-__all__ += _stdlib.__all__
 
 class SocketIo: ...
 
@@ -81,5 +77,8 @@ def create_server(
     reuse_port: bool = False,
     dualstack_ipv6: bool = False,
 ) -> socket: ...
+# behind the definitions above: a type checker keeps the first one of a name
+from socket import *  # type: ignore[assignment]
+
 def __getattr__(name: str) -> Any: ...
 def __dir__() -> list[str]: ...

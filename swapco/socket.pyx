@@ -42,7 +42,6 @@ from ._loop.poller cimport SCRATCH_SIZE, Registration, descriptor_ready, poller_
 
 from ._core.errors import CancelledError
 from ._names import getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, is_numeric
-from ._socket_reexports import *
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -69,6 +68,11 @@ cdef extern from *:
     Py_ssize_t swapco_slot_offset(object descriptor)
 
 __all__ = list(_stdlib.__all__)
+
+# everything that is not defined here: constants, errors, inet_aton …
+for _name in __all__:
+    globals().setdefault(_name, getattr(_stdlib, _name))
+del _name
 
 cdef object _AF_INET = _stdlib.AF_INET
 cdef object _AF_INET6 = _stdlib.AF_INET6
@@ -469,7 +473,7 @@ class socket(_Base):
         finally:
             PyBuffer_Release(&view)
 
-    def sendto(self, data, *args):
+    def sendto(self, data, /, *args):
         """``sendto(data[, flags], address)``: send a datagram.  Blocks the fiber until there is room."""
         if not 1 <= len(args) <= 2:
             raise TypeError(f"sendto() takes 2 or 3 arguments ({len(args) + 1} given)")

@@ -128,6 +128,7 @@ def echo(client: Client, message: bytes) -> bytes:
 
 @command(while_subscribed=True)
 def quit(client: Client, *ignored: bytes) -> bytes:
+    client.reset()
     client.closing = True
     return OK
 

@@ -67,7 +67,7 @@ class Connection:
                 if len(reply) >= LARGE_REPLY:
                     self.writer.drain()
             self.instance.commands += len(self.requests)
-            if parser.error is not None:
+            if parser.error is not None and not client.closing:
                 self.refuse(parser.error)
                 return
             self.writer.drain()
@@ -86,9 +86,12 @@ class Connection:
 
         Closing a socket with unread input resets the connection, and the client would never see why.
         """
+        self.client.reset()
         self.send(error(f"ERR {reason}"))
-        self.writer.write_eof()
         with suppress(TimeoutError), swapco.timeout(LINGER_S):
+            if self.delivery is not None:
+                self.delivery.join()
+            self.writer.write_eof()
             while self.reader.read(CHUNK):
                 pass
 

@@ -71,7 +71,7 @@ class Connection:
             if replies:
                 self.send(b"".join(replies))
             self.instance.commands += len(self.requests)
-            if parser.error is not None:
+            if parser.error is not None and not client.closing:
                 await self.refuse(parser.error)
                 return
             await self.writer.drain()
@@ -90,10 +90,13 @@ class Connection:
 
         Closing a socket with unread input resets the connection, and the client would never see why.
         """
+        self.client.reset()
         self.send(error(f"ERR {reason}"))
-        self.writer.write_eof()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
+                if self.delivery is not None:
+                    await self.delivery
+                self.writer.write_eof()
                 while await self.reader.read(CHUNK):
                     pass
 

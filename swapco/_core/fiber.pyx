@@ -596,12 +596,17 @@ cdef class Dispatcher:
         return 0
 
     cdef int flush_dirty(self) except -1:
+        """Flush what was written in this turn.  A flush keeps its errors for its writer; one that raises all the
+        same must not stop the fiber half-way between running and parked."""
         cdef Flushable output
         cdef list dirty = self.dirty
         self.dirty = []
         for output in dirty:
             output.flush_pending = False
-            output.flush()
+            try:
+                output.flush()
+            except BaseException as error:
+                self.hub.fail(error)
         return 0
 
 

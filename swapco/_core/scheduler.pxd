@@ -32,6 +32,8 @@ cdef class Scheduler(Dispatcher):
     cdef object fatal
     # this process is the forked child of the one that the fibers live in
     cdef bint abandoned
+    # a loop runs it, in the home worker
+    cdef bint running
     # counts drains; when I/O is due again, in ticks
     cdef unsigned long long epoch
     cdef unsigned long long poll_at
@@ -40,6 +42,7 @@ cdef class Scheduler(Dispatcher):
     cdef readonly unsigned long long drains
     cdef readonly unsigned long long stacks_created
 
+    cdef int move_here(self) except -1
     cdef int spawn_fiber(self, FiberCore f) except -1
     cdef int enqueue(self, FiberCore f) except -1
     cdef Runnable take_from_policy(self)

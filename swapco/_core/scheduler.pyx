@@ -194,10 +194,8 @@ cdef class Scheduler(Dispatcher):
 
     cdef int spawn_fiber(self, FiberCore f) except -1:
         """Register a NEW fiber and queue it."""
-        if not self.slot.owned() and self.slot.home is not None:
-            raise RuntimeError(
-                "spawn() from another thread than the event loop's: use loop.call_soon_threadsafe(spawn, fn)"
-            )
+        if not self.slot.owned():
+            self.move_here()
         Py_INCREF(f)
         f.live_prev = NULL
         f.live_next = self.live
@@ -460,13 +458,9 @@ cdef class Scheduler(Dispatcher):
         """
         if running_dispatcher() is not None:
             raise RuntimeError("an event loop with fibers runs in this thread already")
-        if self.live_count and self.slot.home is not None and not self.slot.owned():
-            raise RuntimeError(
-                f"{self.live_count} fibers of this loop belong to {self.slot.home!r} and cannot move to another thread"
-            )
         if not self.slot.owned():
-            self.pool = []  # idle stacks of the other thread
-        self.slot.bind_home()
+            self.move_here()
+        self.running = True
         self.hub_stack = self.backend.adopt()
         set_running(self)
 
@@ -476,7 +470,20 @@ cdef class Scheduler(Dispatcher):
             self.trim_pool(0)
         finally:
             set_running(None)
+            self.running = False
             self.timers.disarm(self.pool_timer)
+
+    cdef int move_here(self) except -1:
+        """The calling thread becomes the home worker, if nothing ties the scheduler to another one."""
+        if self.running:
+            raise RuntimeError(
+                "spawn() from another thread than the event loop's: use loop.call_soon_threadsafe(spawn, fn)"
+            )
+        if self.live_count:
+            raise RuntimeError(
+                f"{self.live_count} fibers of this loop belong to {self.slot.home!r} and cannot move to another thread"
+            )
+        return self.slot.bind_home()
 
     def drain_from_loop(self) -> None:
         """Run fibers until there is nothing to run, or I/O is due: the loop's one callback."""

@@ -202,11 +202,14 @@ class Loop(uvloop.Loop):
     _hub = None
 
     def __init__(self, *, policy=None, clock=None):
+        super().__init__()
+        # uvloop has opened its descriptors already
         if policy is not None and not isinstance(policy, Policy):
+            self.close()
             raise TypeError(f"a policy derives from swapco.lowlevel.Policy; {policy!r} does not")
         if clock is not None and not isinstance(clock, Clock):
+            self.close()
             raise TypeError(f"a clock derives from swapco.lowlevel.Clock; {clock!r} does not")
-        super().__init__()
         self._policy = policy
         self._clock = clock
         if clock is not None:

@@ -29,6 +29,10 @@ cdef class Registration:
     # what reports name instead of the registration itself (borrowed: it holds the registration)
     cdef PyObject *owner
     cdef readonly bint closed
+    # of a descriptor that is not ours: there for as long as somebody waits for it
+    cdef bint borrowed
+    cdef int borrowers
+    cdef object lender
     cdef bint readable
     cdef bint writable
     # EPOLLOUT is part of what the kernel watches: from the first send that found no room
@@ -102,5 +106,4 @@ cdef class PollingHub(Hub):
 
 cdef int raise_errno(int number) except -1
 cdef bint descriptor_ready(int fd, bint reading) noexcept
-cdef Poller running_poller()
 cdef Poller poller_of(Dispatcher scheduler)

@@ -51,9 +51,7 @@ from .._core.clock cimport NEVER_NS, Clock, deadline_after
 from .._core.hub cimport Hub
 from .._core.reasons cimport READ, WRITE
 from .._core.fiber cimport Dispatcher, FiberCore, Flushable, running_fiber
-from .._core.scheduler cimport Scheduler, running_scheduler
-
-from .._core.errors import NotInFiber
+from .._core.scheduler cimport Scheduler
 
 cdef extern from "sys/epoll.h" nogil:
     ctypedef union epoll_data_t:
@@ -600,14 +598,6 @@ cdef class PollingHub(Hub):
     """A hub that has a poller: what the sockets need of the event loop."""
 
 
-cdef Poller running_poller():
-    """The poller of the loop that runs in this thread; NotInFiber if there is none."""
-    cdef Scheduler s = running_scheduler()
-    if s is None:
-        raise NotInFiber("no swapco loop runs in this thread: call this from swapco.run(main)")
-    return poller_of(s)
-
-
 cdef Poller poller_of(Dispatcher scheduler):
     return (<PollingHub>scheduler.hub).poller
 
@@ -621,19 +611,25 @@ def _wait(fd, timeout, bint reading, str caller):
     if number < 0:
         raise ValueError(f"{fd!r} is closed: it has no descriptor to wait for")
     r = poller.find(number)
-    if r is not None:
+    if r is None:
+        try:
+            r = poller.register(number)
+        except PermissionError:
+            return  # a regular file: always ready
+        r.borrowed = True
+        r.lender = fd
+        r.owner = <PyObject *>fd
+    elif not r.borrowed:
         # one of our own sockets: what it knows may be stale by design, so ask the kernel
         _wait_registered(r, me, deadline, reading)
         return
-    try:
-        r = poller.register(number)
-    except PermissionError:
-        return  # a regular file: always ready
-    r.owner = <PyObject *>fd
+    r.borrowers += 1
     try:
         _wait_registered(r, me, deadline, reading)
     finally:
-        r.close()
+        r.borrowers -= 1
+        if r.borrowers == 0:
+            r.close()
 
 
 cdef int _wait_registered(Registration r, FiberCore me, long long deadline, bint reading) except -1:

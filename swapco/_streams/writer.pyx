@@ -67,7 +67,7 @@ cdef class StreamWriter(Flushable):
     ``drain`` or ``wait_closed`` raise the OSError.  As a context manager, closes the connection at the end.
     """
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
         raise TypeError("a StreamWriter is made by open_connection() or start_server(), not by hand")
 
     def __dealloc__(self):

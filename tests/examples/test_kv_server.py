@@ -265,6 +265,12 @@ def test_nothing_after_quit_is_done(server: RunningServer, raw: Raw) -> None:
         assert other.command("GET", "k") is None
 
 
+def test_garbage_after_quit_is_not_answered(raw: Raw) -> None:
+    raw.send(encode("QUIT") + b"*x\r\n")
+    assert raw.reply() == "OK"
+    assert raw.at_end()
+
+
 def test_reset(raw: Raw) -> None:
     assert raw.command("CLIENT", "SETNAME", "me") == "OK"
     assert raw.command("SUBSCRIBE", "c") == [b"subscribe", b"c", 1]
@@ -493,6 +499,23 @@ def test_replies_follow_the_messages_that_came_before_them(server: RunningServer
             assert subscriber.reply() == [b"message", b"c", payload]
         assert subscriber.reply() == [b"unsubscribe", b"c", 0]
         assert subscriber.reply() == "OK"
+        assert subscriber.at_end()
+
+
+def test_a_subscriber_with_a_full_outbox_sends_garbage(server: RunningServer, raw: Raw) -> None:
+    payload = bytes(1024 * 1024)
+    with server.raw() as subscriber:
+        subscriber.command("SUBSCRIBE", "c")
+        for _ in range(16):
+            assert raw.command("PUBLISH", "c", payload) == 1
+        subscriber.send(b"*x\r\n")
+        wait_until(lambda: raw.command("PUBLISH", "c", "late") == 0, "it is still subscribed")
+        for _ in range(16):
+            assert subscriber.reply() == [b"message", b"c", payload]
+        while (reply := subscriber.reply()) == [b"message", b"c", b"late"]:
+            pass
+        assert "Protocol error" in str(reply)
+        subscriber.socket.shutdown(socket.SHUT_WR)
         assert subscriber.at_end()
 
 
