@@ -145,10 +145,10 @@ def spin():
     say("first")
     give_up = time.monotonic() + 20
     while time.monotonic() < give_up:
-        if current_fiber().scheduler and main_fiber.cancelling():
+        if main_fiber.cancelling():
             break
-    say("second")
     try:
+        say("second")
         while time.monotonic() < give_up:
             pass
     except KeyboardInterrupt:

@@ -120,8 +120,10 @@ def started_demo() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     ) as process:
         try:
             assert process.stdout is not None
+            assert process.stderr is not None
             while "round 1" not in (line := process.stdout.readline()):
-                assert line, "the demo ended early"
+                if not line:
+                    pytest.fail(f"the demo ended early: {process.stderr.read()}")
             yield process, children(process.pid)
         finally:
             process.kill()
