@@ -297,7 +297,9 @@ cdef int _connect(object sock, SocketIo io, FiberCore me, object address) except
     while not descriptor_ready(r.fd, False):
         r.wait_writable(me, deadline)
     r.writable = True
-    return sock.getsockopt(_stdlib.SOL_SOCKET, _stdlib.SO_ERROR)
+    number = sock.getsockopt(_stdlib.SOL_SOCKET, _stdlib.SO_ERROR)
+    # tells the kernel that the result was taken note of; a further connect is an error then, as it should be
+    return number if number else _base_connect_ex(sock, address)
 
 
 # ------------------------------------------------------------------------------------------- the class
@@ -345,13 +347,16 @@ class socket(_Base):
         """How long an operation may block: seconds, None for ever, 0 not at all (BlockingIOError)."""
         cdef SocketIo io = _io_of(self)
         cdef long long timeout_ns
+        if value is not None:
+            timeout_ns = duration_ns(value)
+            if value < 0:
+                raise ValueError("Timeout value out of range")
+        if _base_fileno(self) < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if value is None:
             io.timeout_ns = NEVER_NS
             io.timeout = None
             return
-        timeout_ns = duration_ns(value)
-        if value < 0:
-            raise ValueError("Timeout value out of range")
         io.timeout_ns = timeout_ns
         io.timeout = float(value)
 
@@ -401,7 +406,10 @@ class socket(_Base):
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_recv_into(self, buffer, nbytes, flags)
         me = running_fiber("socket.recv_into")
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        except BufferError as error:
+            raise TypeError(f"recv_into() needs a read-write bytes-like object: {error}") from None
         try:
             if nbytes < 0:
                 raise ValueError("negative buffersize in recv_into")

@@ -1,38 +1,37 @@
-"""The scheduler: fibers, the run queue, and the three verbs.
+"""The scheduler: who runs next, on which stack, and when the event loop has its turn.
 
 Theory
 ------
-A fiber gives the slot away in two ways.  *Through the run queue*: it blocks, and whoever the policy names next
-runs.  *As a handoff*: ``switch_to`` names who runs next, and the run queue is not touched.  Either way the
-switch goes from fiber to fiber; the hub, in which the event loop runs, is entered only when nothing is
-runnable, when I/O and timers have not been looked at for a millisecond, or to start a fiber for which there
-is no idle stack.  So a switch costs one switch, not two.
+fiber.pyx says when a fiber stops running; this file says who runs instead.  The slot passes on in two ways.
+*Through the run queue*: whoever the policy names next runs.  *As a handoff*: ``switch_to`` names who runs next,
+and the run queue is not touched.  Either way the switch goes from fiber to fiber; the hub, in which the event
+loop runs, is entered only when nothing is runnable, when I/O and timers have not been looked at for a
+millisecond, when a loop callback must go first, or to start a fiber for which there is no idle stack.  So a
+block costs one switch, not two.
 
 Go's scheduler notes list direct handoff among the rejected designs.  Their case is *readying* a goroutine
 while spare processors exist; ours is a caller that blocks and gives its own CPU away.
 
-Two words of a fiber arbitrate every race: its *wait record* (wait.h: who ends this suspension) and its
-*token* (a resume that found no bare block to wake).  The laws are in docs/semantics.md, and tests/laws has a
-property test for each.
+The loop's side is one callback, ``drain``: it fires timers and runs fibers until it is the loop's turn.  A stack
+that has finished its fiber takes the next new one itself, without a switch; an idle one waits in the pool, which
+is capped, shrinks when it is not used, and is unwound by the hub.
 
 Invariants
 ----------
-- Only the owner of the slot executes anything in this file, but for the first half of ``resume`` and
-  ``cancel``, which any thread may call: they win the wait record or set a flag, and post to the inbox.
+- Only the owner of the slot executes anything in this file.
 - The scheduler holds every live fiber (``live``); queues and stacks borrow.
-- A fiber is in the run queue if and only if it is NEW or READY, and in a wait queue only while BLOCKED.
-  Whoever wins the wait of a fiber on the owner's side also takes it out of its wait queue.
+- A fiber is in the run queue (the policy, or ``front`` before it) if and only if it is NEW or READY.
 - A parked C frame holds no strong reference to another fiber: a fiber that waits for long must not keep
   alive who ran after it.
 - Nothing raises between the moment in which a fiber gave the slot away and the moment in which it runs
-  again; errors of a policy written in Python stop the loop (``fatal``).
+  again; errors that have no fiber to go to (a policy written in Python) leave through the loop (``fatal``).
 
-Budgets (law 5): at most ``HANDOFFS`` handoffs between two takes from the run queue; one look at I/O and timers
-per millisecond of fibers running; ``IO_CALLS`` I/O calls of one fiber without a suspension.
+Budgets (law 5): at most ``HANDOFFS`` (fiber.pyx) handoffs between two takes from the run queue; one look at I/O
+and timers per millisecond of fibers running (ticks.h); 64 I/O calls of one fiber without a suspension (poller.pyx).
 
 Rejected: a switch to the hub and back for each block (gevent; twice the switches); running the target of a
-resume at once (the resumer would lose its turn, and a producer its cache); throwing a cancellation into a
-parked stack (the thrower is stranded: the fiber is made runnable, and raises when it runs).
+resume at once (the resumer would lose its turn, and a producer its cache); one greenlet a fiber (starting one
+costs ten times what reusing one does).
 """
 
 import os
@@ -93,8 +92,6 @@ cdef enum:
 
 cdef unsigned long long POLL_TICKS = ticks_per_ms()
 
-
-# ---------------------------------------------------------------------------------------- scheduler
 
 cdef class _StackMain(StackMain):
     """What the stacks of a scheduler run."""

@@ -30,7 +30,7 @@
 /* from, to, name of the transition, cause */
 #define SWAPCO_TRANSITIONS(X)                                                                     \
     X(NEW, RUNNING, start, "a stack takes it for the first time")                                 \
-    X(READY, RUNNING, run, "it is taken from the run queue, or handed the slot by switch_to")                  \
+    X(READY, RUNNING, run, "it is taken from the run queue, or switch_to hands it the slot")      \
     X(RUNNING, READY, yield, "sleep(0), or a forced yield: to the tail of the run queue")         \
     X(RUNNING, BLOCKED, block, "it opens a wait record and gives the slot away")                  \
     X(BLOCKED, READY, wake, "its wait was won: by a resume, a wake, the timeout or a cancel")     \

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from typing import Any
 
 import pytest
-from helpers import SOON_S, finish_program, start_program
+from helpers import finish_program, start_program
 
 PRELUDE = """
 import asyncio, os, signal, sys, threading, time
@@ -420,17 +419,21 @@ with Runner() as runner:
 # -------------------------------------------------------------------------------- exits raised by fibers
 
 
-EXITS: list[tuple[str, int]] = [
-    ("sys.exit(7)", 7),
-    ("sys.exit()", 0),
-    ("sys.exit('a message')", 1),
-    ("raise KeyboardInterrupt", -signal.SIGINT),
+EXITS: list[tuple[str, str, int]] = [
+    ("main", "sys.exit(7)", 7),
+    ("main", "raise KeyboardInterrupt", -signal.SIGINT),
+    ("fiber", "sys.exit()", 0),
+    ("fiber", "sys.exit('a message')", 1),
+    ("fiber", "raise KeyboardInterrupt", -signal.SIGINT),
+    ("coroutine", "sys.exit(7)", 7),
+    ("member of a group", "sys.exit(7)", 7),
+    ("member of a group", "raise KeyboardInterrupt", -signal.SIGINT),
+    ("callback", "sys.exit(7)", 7),
 ]
 
 
-@pytest.mark.parametrize(("statement", "code"), EXITS, ids=[statement for statement, _ in EXITS])
-@pytest.mark.parametrize("where", ["main", "fiber", "coroutine", "member of a group", "callback"])
-def test_an_exit_leaves_run(statement: str, code: int, where: str) -> None:
+@pytest.mark.parametrize(("where", "statement", "code"), EXITS, ids=[f"{a}: {b}" for a, b, _ in EXITS])
+def test_an_exit_leaves_run(where: str, statement: str, code: int) -> None:
     body = {
         "main": "leave()",
         "fiber": "spawn(leave); sleep(3600)",
@@ -442,7 +445,7 @@ def test_an_exit_leaves_run(statement: str, code: int, where: str) -> None:
 """,
         "callback": "asyncio.get_running_loop().call_soon(leave); sleep(3600)",
     }[where]
-    result: Any = start_program(
+    child = start_program(
         PRELUDE
         + f"""
 def leave():
@@ -467,7 +470,7 @@ def main():
 run(main)
 """
     )
-    result = finish_program(result, SOON_S)
+    result = finish_program(child)
     assert result.returncode == code, result.stderr
     assert result.stdout == "cleaned up\n", result.stderr
     assert "never retrieved" not in result.stderr

@@ -178,7 +178,8 @@ def order_of(policy: Policy, fibers: Iterable[dict[str, Any]]) -> list[int]:
     ran: list[int] = []
 
     def main() -> None:
-        swapco.wait([swapco.spawn(ran.append, number, **how) for number, how in enumerate(fibers)])
+        for fiber in [swapco.spawn(ran.append, number, **how) for number, how in enumerate(fibers)]:
+            fiber.join()
 
     swapco.run(main, policy=policy)
     return ran
