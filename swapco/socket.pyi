@@ -1,7 +1,8 @@
 import socket as _stdlib
-from _typeshed import ReadableBuffer, WriteableBuffer
 from collections.abc import Iterable
 from typing import Any, TypeAlias, overload
+
+from _typeshed import ReadableBuffer, WriteableBuffer
 
 from ._names import getaddrinfo as getaddrinfo
 from ._names import getfqdn as getfqdn

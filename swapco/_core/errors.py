@@ -25,11 +25,11 @@ try:  # asyncio has it from 3.13 on
     from asyncio.queues import QueueShutDown  # type: ignore[attr-defined,unused-ignore]
 except ImportError:
 
-    class QueueShutDown(Exception):  # type: ignore[no-redef]  # noqa: N818
+    class QueueShutDown(Exception):  # type: ignore[no-redef]
         """Raised by a queue's put and get after its ``shutdown`` (asyncio has it from 3.13 on)."""
 
 
-class Deadlock(RuntimeError):  # noqa: N818 - the public name is fixed
+class Deadlock(RuntimeError):
     """Every fiber is blocked and nothing can ever resume one.
 
     Thrown into the main fiber; the other fibers are cancelled.  The message names every blocked
@@ -39,9 +39,9 @@ class Deadlock(RuntimeError):  # noqa: N818 - the public name is fixed
     """
 
 
-class NotInFiber(RuntimeError):  # noqa: N818 - the public name is fixed
+class NotInFiber(RuntimeError):
     """A blocking function was called where there is no fiber to block."""
 
 
-class ChannelClosed(Exception):  # noqa: N818 - the public name is fixed
+class ChannelClosed(Exception):
     """Raised by a channel's operations once the channel is closed."""

@@ -67,5 +67,5 @@ class Instruments:
                         exc_traceback=error.__traceback__,
                         err_msg=f"swapco: instrument {member!r} raised in {event}() and was removed",
                         object=member,
-                    )  # type: ignore[arg-type]
+                    )
                 )

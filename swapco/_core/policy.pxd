@@ -13,6 +13,7 @@ cdef class Runnable:
 
 
 cdef class Policy:
+    cdef int check(self, Runnable f) except -1
     cdef int push_runnable(self, Runnable f) except -1
     cdef Runnable pop_runnable(self)
     cdef int remove_runnable(self, Runnable f) except -1

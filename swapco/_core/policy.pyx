@@ -19,6 +19,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 import heapq
 import math
+import numbers
 
 
 cdef class Runnable:
@@ -38,16 +39,23 @@ cdef class Policy:
     """
 
     def push(self, fiber) -> None:
+        """Add a runnable fiber."""
         raise TypeError(f"{type(self).__name__} must define push(fiber)")
 
     def pop(self):
+        """Remove and return the fiber that runs next, or None."""
         raise TypeError(f"{type(self).__name__} must define pop()")
 
     def remove(self, fiber) -> None:
+        """Take out a fiber that was pushed: it runs out of turn."""
         raise TypeError(f"{type(self).__name__} must define remove(fiber)")
 
     def __len__(self) -> int:
         raise TypeError(f"{type(self).__name__} must define __len__()")
+
+    cdef int check(self, Runnable f) except -1:
+        """Raise if a new fiber cannot be ordered: in its spawner, while there is one to blame."""
+        return 0
 
     cdef int push_runnable(self, Runnable f) except -1:
         f.queued = True
@@ -181,6 +189,14 @@ cdef class HeapPolicy(Policy):
 
     cdef object _key(self, Runnable f):
         raise TypeError("derive from Priority or Deadline")
+
+    cdef int check(self, Runnable f) except -1:
+        cdef object key = self._key(f)
+        if not isinstance(key, numbers.Real):
+            raise TypeError(f"{type(self).__name__} orders fibers by a number, not by {key!r}")
+        if key != key:
+            raise ValueError(f"{type(self).__name__} cannot order a fiber by NaN")
+        return 0
 
     cdef int push_runnable(self, Runnable f) except -1:
         cdef list entry = [self._key(f), self._sequence, f]

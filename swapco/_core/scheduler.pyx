@@ -193,6 +193,7 @@ cdef class Scheduler(Dispatcher):
         """Register a NEW fiber and queue it."""
         if not self.slot.owned():
             self.move_here()
+        self.policy.check(f)
         Py_INCREF(f)
         f.live_prev = NULL
         f.live_next = self.live

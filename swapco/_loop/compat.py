@@ -17,10 +17,10 @@ from typing import Any
 __all__ = ["enter_task", "get_running_loop", "isfuture", "leave_task", "register_task", "unregister_task"]
 
 #: ``enter_task(loop, task)``: it is the current task of the loop from now on; RuntimeError if another one is.
-enter_task: Any = asyncio.tasks._enter_task  # type: ignore[attr-defined]
+enter_task: Any = asyncio.tasks._enter_task
 #: ``leave_task(loop, task)``: it is the current task no more.
-leave_task: Any = asyncio.tasks._leave_task  # type: ignore[attr-defined]
+leave_task: Any = asyncio.tasks._leave_task
 #: ``register_task(task)``: ``asyncio.all_tasks`` lists it (weakly) while it is not done.
-register_task: Any = asyncio.tasks._register_task  # type: ignore[attr-defined]
+register_task: Any = asyncio.tasks._register_task
 #: ``unregister_task(task)``: it lists it no more.
-unregister_task: Any = asyncio.tasks._unregister_task  # type: ignore[attr-defined]
+unregister_task: Any = asyncio.tasks._unregister_task

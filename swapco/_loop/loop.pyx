@@ -161,8 +161,13 @@ cdef class LoopHub(PollingHub):
     # -- deadlock
 
     cdef int went_idle(self) except -1:
+        # once after fibers have run: a source of wake-ups that the loop does not see (a thread, a signal handler)
+        # may be there for hours; and one that goes away later is a missed alarm, which is allowed
+        if self.scheduler.switches == self.suspected_at:
+            return 0
         # the idle handle that runs callbacks may be active here: one more than in the poll phase
         if self.looks_dead(2):
+            self.suspected_at = self.scheduler.switches
             self.suspects_deadlock = True
             self.poller.wake()
         return 0

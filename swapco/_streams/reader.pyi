@@ -1,5 +1,6 @@
-from _typeshed import ReadableBuffer
 from collections.abc import Iterator
+
+from _typeshed import ReadableBuffer
 
 class StreamReader:
     def __init__(self, limit: int = 65536, loop: object = None) -> None: ...

@@ -1,6 +1,7 @@
-from _typeshed import ReadableBuffer
 from collections.abc import Iterable
 from typing import Any, Self
+
+from _typeshed import ReadableBuffer
 
 from .._core.fiber import Flushable
 from ..socket import socket

@@ -97,27 +97,28 @@ def test_the_life_of_a_fiber() -> None:
     ]
 
 
-def pairs(events: list[tuple[Any, ...]]) -> None:
-    """Every switch is announced and then seen; whoever leaves is who was entered last."""
-    current = None
+def check_pairs(events: list[tuple[Any, ...]]) -> None:
+    """Every switch is announced and then seen; whoever leaves is who was entered last, unless it has finished."""
+    current = "main"
     announced = None
     for event, *who in events:
         if event == "before_switch":
             assert announced is None, f"{announced} was announced, and then {who}"
-            assert current in (None, who[0]), f"{who[0]} leaves, but {current} ran"
+            assert who[0] == current, f"{who[0]} leaves, but {current} ran"
             announced = who[1]
         elif event == "after_switch":
-            assert announced in (None, who[0]) if current is None else announced == who[0], (
-                f"{who[0]} was entered, {announced} was announced"
-            )
+            assert announced == who[0], f"{who[0]} was entered, {announced} was announced"
             announced, current = None, who[0]
+        else:
+            assert who[0] == current, f"{who[0]} finished, but {current} ran"
+            current = "hub"
 
 
 @in_fiber
 def test_switches_are_announced_and_then_seen() -> None:
     """Between fibers, to the hub and back, by handoff, to new fibers, after the end of one."""
     me = swapco.current_fiber()
-    with recording("before_switch", "after_switch") as seen:
+    with recording("before_switch", "after_switch", "finished") as seen:
         partner = swapco.spawn(lambda: [swapco.switch_to(me) for _ in range(3)], name="partner")
         # the first one leaves the new fiber a token, which its first handoff takes
         for _ in range(2):
@@ -130,7 +131,7 @@ def test_switches_are_announced_and_then_seen() -> None:
     assert {who for event, *who in map(tuple, seen.events) if event == "after_switch" for who in who} >= {
         "hub", "main", "partner", "short 0", "short 4", "yields 0",
     }  # fmt: skip
-    pairs(seen.events)
+    check_pairs(seen.events)
 
 
 @in_fiber

@@ -1,5 +1,5 @@
 """``run`` and ``Runner``: into fibers and out again."""
-# ruff: noqa: PT012 - several statements may be what raises
+
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Fibers from the outside: spawning, sleeping, joining, cancelling, contexts, and looking at who is there."""
-# ruff: noqa: PT012 - several statements may be what raises
+
 
 from __future__ import annotations
 

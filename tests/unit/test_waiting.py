@@ -2,7 +2,7 @@
 
 What is the same as in asyncio is in tests/api/test_tasks_parity.py.
 """
-# ruff: noqa: PT012 - what is tested is how blocks are left
+
 
 from __future__ import annotations
 
