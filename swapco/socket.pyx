@@ -346,19 +346,15 @@ class socket(_Base):
     def settimeout(self, value, /):
         """How long an operation may block: seconds, None for ever, 0 not at all (BlockingIOError)."""
         cdef SocketIo io = _io_of(self)
-        cdef long long timeout_ns
+        cdef long long timeout_ns = NEVER_NS
         if value is not None:
             timeout_ns = duration_ns(value)
             if value < 0:
                 raise ValueError("Timeout value out of range")
         if _base_fileno(self) < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        if value is None:
-            io.timeout_ns = NEVER_NS
-            io.timeout = None
-            return
         io.timeout_ns = timeout_ns
-        io.timeout = float(value)
+        io.timeout = None if value is None else float(value)
 
     def gettimeout(self):
         """The timeout in seconds, or None."""

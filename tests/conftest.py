@@ -21,6 +21,7 @@ from typing import Any
 
 import greenlet
 import pytest
+from helpers import Logged
 
 import swapco
 from swapco._core.fiber import FiberCore
@@ -68,23 +69,6 @@ def stress_seconds(request: pytest.FixtureRequest) -> float:
 def seed(request: pytest.FixtureRequest) -> int:
     """The seed of this session's random tests."""
     return int(request.config.getoption("--seed"))
-
-
-class Logged(logging.Handler):
-    """The errors that asyncio logged during a test; a test that expects some takes them out."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-    def take(self) -> list[str]:
-        """The messages so far; they count as expected."""
-        messages = [record.getMessage() for record in self.records]
-        self.records.clear()
-        return messages
 
 
 def leftovers() -> dict[str, set[Any]]:

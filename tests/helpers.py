@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,23 @@ import swapco
 ROOT = Path(__file__).parents[1]
 #: Long enough for anything that must happen, on a machine that is busy with something else.
 SOON_S = 20.0
+
+
+class Logged(logging.Handler):
+    """The errors that asyncio logged during a test; a test that expects some takes them out."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def take(self) -> list[str]:
+        """The messages so far; they count as expected."""
+        messages = [record.getMessage() for record in self.records]
+        self.records.clear()
+        return messages
 
 
 def in_fiber(test: Callable[..., Any]) -> Callable[..., Any]:

@@ -269,6 +269,9 @@ cdef class FiberCore(Postable):
         self.cancel_message = message
         self.cancel_pending = True
         if s.slot.owned():
+            if s.slot.inbox_head != NULL:
+                # who was woken from outside before runs before
+                s.drain_inbox()
             s.deliver_cancel(self)
         else:
             s.slot.post(self)

@@ -29,7 +29,7 @@ class Instrument:
         """A fiber was made and queued; it has not run."""
 
     def before_switch(self, leaving: FiberCore | None, entering: FiberCore | None) -> None:
-        """The slot is about to pass from one fiber to another; None stands for the hub."""
+        """The slot is about to pass on; None stands for the hub, as ``leaving`` also for a fiber that has ended."""
 
     def after_switch(self, entering: FiberCore | None) -> None:
         """A fiber (or, for None, the hub) runs again."""

@@ -127,6 +127,8 @@ cdef class _StackMain(StackMain):
                 s.current = <FiberCore>following
                 s.switches += 1
                 s.io_calls = 0
+                if s.instruments is not None:
+                    s.note_switch(None)
                 continue
             s.pool.append(stack)
             if following == NULL:
@@ -534,7 +536,16 @@ cdef class Scheduler(Dispatcher):
         return 0
 
     cdef bint runnable(self) except -1:
-        return self.front != NULL or self.for_hub != NULL or self.policy.count() > 0
+        if self.front != NULL or self.for_hub != NULL:
+            return True
+        if self.fifo is not None:
+            return self.fifo.n > 0
+        try:
+            return self.policy.count() > 0
+        except BaseException as error:
+            # there is no fiber to raise it in: it leaves through the loop
+            self.hub.fail(error)
+            return True
 
     cdef int fire_timers(self) except -1:
         cdef Timer timer
@@ -608,9 +619,14 @@ cdef class Scheduler(Dispatcher):
 
     def statistics(self) -> dict:
         """Counters since the scheduler was made, and sizes now."""
+        cdef PyObject *at = self.front
+        cdef Py_ssize_t in_front = 0
+        while at != NULL:
+            in_front += 1
+            at = (<FiberCore>at).run_next
         return {
             "live_fibers": self.live_count,
-            "run_queue": self.policy.count(),
+            "run_queue": self.policy.count() + in_front,
             "timers": len(self.timers),
             "idle_stacks": len(self.pool),
             "stacks_created": self.stacks_created,

@@ -61,9 +61,12 @@ cdef class Registration:
     cdef int wait_writable(self, FiberCore me, long long deadline_ns) except -1
     cdef Py_ssize_t recv_now(self, char *buffer, Py_ssize_t size, int flags) noexcept
     cdef Py_ssize_t send_now(self, const char *buffer, Py_ssize_t size, int flags) noexcept
-    cdef Py_ssize_t recv(self, FiberCore me, char *buffer, Py_ssize_t size, int flags, long long timeout_ns) except -1
-    cdef Py_ssize_t send(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags, long long timeout_ns) except -1
-    cdef int send_all(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags, long long timeout_ns) except -1
+    cdef Py_ssize_t recv(self, FiberCore me, char *buffer, Py_ssize_t size, int flags,
+                         long long timeout_ns) except -1
+    cdef Py_ssize_t send(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags,
+                         long long timeout_ns) except -1
+    cdef int send_all(self, FiberCore me, const char *buffer, Py_ssize_t size, int flags,
+                      long long timeout_ns) except -1
     cdef int close(self) except -1
 
 

@@ -23,7 +23,7 @@ from .._core.errors import CancelledError
 from .._core.parking_lot import ParkingLot
 from .._loop.awaiting import await_
 from .._loop.compat import get_running_loop
-from ..socket import IPPROTO_TCP, TCP_NODELAY, socket
+from ..socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY, socket
 from ..tasks import sleep, spawn
 from .writer import connect_streams
 
@@ -48,7 +48,7 @@ ACCEPT_RETRY_S = 1.0
 
 def no_delay(sock: socket) -> None:
     """Switch Nagle's algorithm off where there is one: the writer collects by itself."""
-    if sock.proto == IPPROTO_TCP or (sock.proto == 0 and sock.family.name in ("AF_INET", "AF_INET6")):
+    if sock.family in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
         sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
 

@@ -1,5 +1,5 @@
 """What swapco must do exactly as asyncio does: each body runs under both."""
-# ruff: noqa: PT012 - what is tested is how blocks are left
+
 
 from __future__ import annotations
 

@@ -561,7 +561,7 @@ def test_protocol_errors_are_told_before_the_end(raw: Raw, garbage: bytes, messa
 
 def test_a_client_that_keeps_sending_garbage_is_cut_off(raw: Raw) -> None:
     raw.send(b"*x\r\n")
-    with pytest.raises(OSError):  # noqa: PT012
+    with pytest.raises(OSError):
         for _ in range(200):
             raw.send(b"more of it")
             time.sleep(0.05)

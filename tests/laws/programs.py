@@ -105,7 +105,9 @@ def plans(
     return st.integers(2, max_fibers).flatmap(
         lambda n: st.builds(
             _deal,
-            st.lists(st.tuples(st.booleans(), st.integers(-3, -1) if priorities else st.just(0)), min_size=n, max_size=n),
+            st.lists(
+                st.tuples(st.booleans(), st.integers(-3, -1) if priorities else st.just(0)), min_size=n, max_size=n
+            ),
             st.lists(st.tuples(st.integers(0, n - 1), _ops(n, foreign)), min_size=max_steps // 2, max_size=max_steps),
             # mostly all: a fiber that is never spawned does nothing
             st.sampled_from((n, n, n, 1, max(1, n - 1))),
@@ -144,7 +146,10 @@ def _deal(kinds: list[tuple[bool, int]], steps: list[tuple[int, Op | None]], spa
         if op is not None:
             hands[fiber].append(op)
     return Plan(
-        tuple(FiberPlan(tuple(hand), not gives_in, priority) for hand, (gives_in, priority) in zip(hands, kinds, strict=True)),
+        tuple(
+            FiberPlan(tuple(hand), not gives_in, priority)
+            for hand, (gives_in, priority) in zip(hands, kinds, strict=True)
+        ),
         spawned,
     )
 

@@ -3,8 +3,8 @@
 It knows nothing of stacks, loops and threads: a fiber has a token and a wait, the slot has a run queue, a list in front
 of it, and an inbox.  A fiber *is* its wait's winner's business from ``yield`` to ``yield``.
 
-What happens outside is posted to the inbox; the slot looks there before it takes a fiber, before it makes one ready, and
-before a handoff.  A resume wins the wait where it is made, a cancellation where the slot finds it.
+What happens outside is posted to the inbox; the slot looks there before it takes a fiber, before it makes one ready,
+and before a handoff.  A resume wins the wait where it is made, a cancellation where the slot finds it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Law 4: resume, wake, timeout and cancellation race: exactly one wins the wait, and the others learn that they lost."""
+"""Law 4: resume, wake, timeout and cancellation race: exactly one wins the wait; the others learn that they lost."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Law 8: a fiber that waits inside a primitive is never disturbed by a ``resume`` from outside.
 
-The resume leaves a token.  The primitive goes on waiting, for the same thing; when that comes, the fiber gets it, and its
-next bare block returns the token at once.
+The resume leaves a token.  The primitive goes on waiting, for the same thing; when that comes, the fiber gets it, and
+its next bare block returns the token at once.
 """
 
 from __future__ import annotations

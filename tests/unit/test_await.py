@@ -1,5 +1,5 @@
 """Between the two worlds: fibers that await, and coroutines that await fibers."""
-# ruff: noqa: PT012 - several statements may be what raises
+
 
 from __future__ import annotations
 

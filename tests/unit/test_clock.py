@@ -343,7 +343,8 @@ def test_asyncio_timeouts_follow_the_clock() -> None:
             swapco.block()
 
     def main() -> None:
-        fibers = [swapco.spawn(limited), swapco.spawn(waited), swapco.spawn(native), swapco.spawn(asyncio.sleep, 8, "s")]
+        fibers = [swapco.spawn(fn) for fn in (limited, waited, native)]
+        fibers.append(swapco.spawn(asyncio.sleep, 8, "s"))
         settle(8)
         line.advance(4.9)
         assert not any(fiber.done() for fiber in fibers)

@@ -2,7 +2,7 @@
 
 What is the same is in tests/api/test_tasks_parity.py.
 """
-# ruff: noqa: PT012 - what is tested is how a block is left
+
 
 from __future__ import annotations
 

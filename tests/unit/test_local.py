@@ -130,7 +130,7 @@ def test_a_subclass() -> None:
 def test_errors() -> None:
     data = local()
     with pytest.raises(AttributeError, match="'local' object has no attribute 'missing' in this fiber"):
-        data.missing  # noqa: B018
+        data.missing
     with pytest.raises(AttributeError, match="missing"):
         del data.missing
     for change in (lambda: setattr(data, "__dict__", {}), lambda: delattr(data, "__dict__")):

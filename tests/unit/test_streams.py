@@ -25,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers import Logged
 
 import swapco
 from swapco import await_, current_fiber, sleep, socket, spawn
@@ -37,7 +38,6 @@ from swapco.streams import (
     start_server,
     start_unix_server,
 )
-from tests.conftest import Logged
 from tests.helpers import in_fiber, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("fibers")

@@ -16,8 +16,7 @@ import weakref
 from typing import Any
 
 import pytest
-from conftest import Logged
-from helpers import in_fiber, settle, wait_until
+from helpers import Logged, in_fiber, settle, wait_until
 
 import swapco
 

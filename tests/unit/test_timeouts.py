@@ -1,5 +1,5 @@
 """Time limits: what cancels, what is taken back, and what a limit never touches."""
-# ruff: noqa: PT012 - a time limit is a block inside a block
+
 
 from __future__ import annotations
 

@@ -17,8 +17,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Logged
-from helpers import in_fiber, settle
+from helpers import Logged, in_fiber, settle
 
 import swapco
 from swapco.timeouts import timeout
