@@ -58,7 +58,6 @@ def test_many_fibers_and_short_programs(plan: Plan) -> None:
     check(plan)
 
 
-@pytest.mark.xfail(reason="a cancellation by the owner overtakes who was woken from outside before")
 # three fibers woken from outside, in this order, while the owner goes on
 @example(
     Plan(

@@ -63,7 +63,6 @@ def test_statistics_count() -> None:
     assert statistics()["timers"] == 0
 
 
-@pytest.mark.xfail(reason="run_queue leaves out the head of the queue")
 @in_fiber
 def test_the_run_queue_counts_its_head_too() -> None:
     """A fiber that a handoff has put at the head of the queue is runnable."""
