@@ -27,6 +27,7 @@ from .locks import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Sem
 from .queues import LifoQueue, PriorityQueue, Queue
 from .runners import Runner, run
 from .streams import (
+    Server,
     StreamReader,
     StreamWriter,
     open_connection,
@@ -69,6 +70,7 @@ __all__ = [
     "RLock",
     "Runner",
     "Semaphore",
+    "Server",
     "StreamReader",
     "StreamWriter",
     "TaskGroup",

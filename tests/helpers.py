@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,11 @@ class Logged(logging.Handler):
         messages = [record.getMessage() for record in self.records]
         self.records.clear()
         return messages
+
+
+def label(value: object) -> str:
+    """``repr`` without addresses: a test's name that is the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def in_fiber(test: Callable[..., Any]) -> Callable[..., Any]:

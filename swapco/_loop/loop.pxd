@@ -16,7 +16,8 @@ cdef class LoopHub(PollingHub):
     cdef unsigned int *uv_active_handles
     cdef unsigned int *uv_active_requests
     cdef bint suspects_deadlock
-    # how many switches there had been at the last suspicion
+    # suspicions since fibers ran last, and how many switches there had been then
+    cdef int suspicions
     cdef unsigned long long suspected_at
     # leaves run_forever when the loop has stopped
     cdef object error

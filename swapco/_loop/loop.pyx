@@ -58,6 +58,11 @@ cdef extern from *:
         RequestCount active_reqs
 
 
+cdef enum:
+    # turns in which a suspicion is looked at: in the first one uvloop's idle handle may still be active
+    SUSPICIONS = 3
+
+
 cdef class _NotingCallSoon:
     """``loop.call_soon`` of a loop with fibers: the same, and notes that a callback waits."""
 
@@ -154,20 +159,24 @@ cdef class LoopHub(PollingHub):
 
     cdef int fail(self, object error) except -1:
         if self.error is None:
+            # once: a second stop would stop the next run
             self.error = error
-        self.loop.stop()
+            self.loop.stop()
         return 0
 
     # -- deadlock
 
     cdef int went_idle(self) except -1:
-        # once after fibers have run: a source of wake-ups that the loop does not see (a thread, a signal handler)
+        # not for ever after fibers have run: a source of wake-ups that the loop does not see (a thread, a signal handler)
         # may be there for hours; and one that goes away later is a missed alarm, which is allowed
-        if self.scheduler.switches == self.suspected_at:
+        if self.scheduler.switches != self.suspected_at:
+            self.suspected_at = self.scheduler.switches
+            self.suspicions = 0
+        elif self.suspicions == SUSPICIONS:
             return 0
         # the idle handle that runs callbacks may be active here: one more than in the poll phase
         if self.looks_dead(2):
-            self.suspected_at = self.scheduler.switches
+            self.suspicions += 1
             self.suspects_deadlock = True
             self.poller.wake()
         return 0

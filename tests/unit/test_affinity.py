@@ -168,7 +168,7 @@ def test_wrong_cpus_are_refused(masks):
     assert mask_of(me()) == masks
 
 
-@pytest.mark.parametrize("thread_id", [0, -1, 1 << 31, threading.get_ident()])
+@pytest.mark.parametrize("thread_id", [0, -1, 1 << 31, pytest.param(threading.get_ident(), id="ident")])
 def test_what_is_not_a_kernel_thread_id_is_refused(thread_id):
     with pytest.raises(ValueError, match="get_native_id"):
         pin(thread_id, min(allowed_cpus()))

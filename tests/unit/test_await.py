@@ -12,7 +12,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from helpers import in_fiber, settle
+from helpers import in_fiber, label, settle
 
 import swapco
 from swapco import await_
@@ -91,7 +91,7 @@ def test_exceptions_come_out() -> None:
         await_(failing(StopIteration(1)))
 
 
-@pytest.mark.parametrize("wrong", [None, 3, "text", object(), int, lambda: None], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 3, "text", object(), int, lambda: None], ids=label)
 @in_fiber
 def test_what_cannot_be_awaited(wrong: Any) -> None:
     with pytest.raises(TypeError, match="takes a coroutine, a future"):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from helpers import Logged, run_program, settle
+from helpers import Logged, label, run_program, settle
 
 import swapco
 from swapco import Runner, run
@@ -61,7 +61,7 @@ def test_what_run_takes() -> None:
     assert run(swapco.sleep, 0.001, 8) == 8
 
 
-@pytest.mark.parametrize("wrong", [None, 3, "main", [], object()], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 3, "main", [], object()], ids=label)
 def test_what_run_does_not_take(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"run\(main, x\), not run\(main\(x\)\)"):
         run(wrong)

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from helpers import Logged, in_fiber, settle
+from helpers import Logged, in_fiber, label, settle
 
 import swapco
 from swapco.timeouts import timeout
@@ -121,7 +121,7 @@ def test_what_was_given_comes_back() -> None:
     assert set(as_completed([fiber, future])) == {fiber, future}
 
 
-@pytest.mark.parametrize("wrong", [42, None, "text", [], object(), {"a": 1}], ids=repr)
+@pytest.mark.parametrize("wrong", [42, None, "text", [], object(), {"a": 1}], ids=label)
 @in_fiber
 def test_the_result_of_a_call_that_ran_already(wrong: Any) -> None:
     started: list[int] = []
@@ -405,7 +405,7 @@ def test_wait_is_told_by_what_it_waits_for() -> None:
 
 @in_fiber
 def test_as_completed_yields_in_the_order_of_completion() -> None:
-    fibers = [swapco.spawn(swapco.sleep, SHORT * n, n) for n in (3, 1, 2)]
+    fibers = [swapco.spawn(swapco.sleep, 0.05 * n, n) for n in (3, 1, 2)]
     assert [fiber.result() for fiber in as_completed(fibers)] == [1, 2, 3]
 
 
@@ -554,7 +554,7 @@ def test_wait_for_does_not_start_what_has_no_time() -> None:
 
 @in_fiber
 def test_shield_from_a_timeout() -> None:
-    for start in (partial(swapco.spawn, swapco.sleep, 3 * SHORT, 1), partial(future_with, 1, 3 * SHORT)):
+    for start in (partial(swapco.spawn, swapco.sleep, 0.3, 1), partial(future_with, 1, 0.3)):
         thing = start()
         with pytest.raises(TimeoutError):
             with timeout(SHORT):
@@ -568,7 +568,7 @@ def test_shield_spawns_functions() -> None:
     ended: list[int] = []
 
     def body() -> None:
-        swapco.sleep(2 * SHORT)
+        swapco.sleep(0.3)
         ended.append(1)
 
     with pytest.raises(TimeoutError):
@@ -584,7 +584,7 @@ def test_shield_spawns_functions() -> None:
 def test_a_shielded_failure_that_nobody_sees_is_logged(request: pytest.FixtureRequest) -> None:
     with pytest.raises(TimeoutError):
         with timeout(SHORT):
-            shield(partial(fail, KeyError("lost"), 2 * SHORT))
+            shield(partial(fail, KeyError("lost"), 0.3))
     while swapco.all_fibers() != {swapco.current_fiber()}:
         swapco.sleep(0.001)
     gc.collect()
