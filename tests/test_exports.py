@@ -30,7 +30,7 @@ PRIMITIVES = {
     "LifoQueue", "PriorityQueue", "Queue",
 }  # fmt: skip
 STREAMS = {
-    "StreamReader", "StreamWriter", "open_connection", "open_unix_connection", "start_server",
+    "Server", "StreamReader", "StreamWriter", "open_connection", "open_unix_connection", "start_server",
     "start_unix_server",
 }  # fmt: skip
 INTEROP = {"EventLoopPolicy", "Loop", "await_", "install", "new_event_loop"}

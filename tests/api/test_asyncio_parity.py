@@ -49,7 +49,6 @@ MISSING: dict[str, str] = {
     "set_event_loop": ASYNCIOS_OWN,
     "wrap_future": ASYNCIOS_OWN,
     "Task": "swapco.Fiber: it has the methods, but runs functions, too",
-    "Server": "what start_server returns: a program needs the name for annotations, swapco.streams.Server",
     "create_eager_task_factory": "a fiber never starts before its spawner suspends: order would depend on the factory",
     "eager_task_factory": "a fiber never starts before its spawner suspends: order would depend on the factory",
     "AbstractEventLoop": LOOP_PARTS,
@@ -109,7 +108,7 @@ MISSING_MEMBERS: dict[str, str] = {
 IN_PYTHON = {asyncio.Task: asyncio.tasks._PyTask}  # type: ignore[attr-defined]
 
 #: The classes that answer to asyncio's under another name.
-ELSEWHERE: dict[str, type] = {"Task": swapco.Fiber, "Server": swapco.streams.Server}
+ELSEWHERE: dict[str, type] = {"Task": swapco.Fiber}
 CLASSES = [
     name
     for name in NAMES
