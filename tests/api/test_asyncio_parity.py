@@ -90,6 +90,7 @@ MISSING: dict[str, str] = {
 
 #: What is called differently, and why: (name, or Class.member).
 DIFFERENT: dict[str, str] = {
+    "Server": "made by start_server; the name is for annotations",
     "StreamWriter": "made by open_connection and start_server: a program never calls it",
     "open_connection": "options of transports that swapco's sockets do not have; ssl= comes later",
     "open_unix_connection": "options of transports that swapco's sockets do not have; ssl= comes later",
