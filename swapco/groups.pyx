@@ -23,7 +23,7 @@ from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS
 from ._core.reasons cimport FIBERS
-from ._core.fiber cimport Dispatcher, FiberCore, Watcher, running_dispatcher, running_fiber
+from ._core.fiber cimport FiberCore, Watcher, running_dispatcher, running_fiber
 from ._core.scheduler cimport Scheduler
 from ._core.wait cimport WAIT_WON_CANCEL
 from ._loop.task cimport new_fiber

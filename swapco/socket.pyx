@@ -41,7 +41,15 @@ from ._core.wait cimport WAIT_WON_CANCEL
 from ._loop.poller cimport SCRATCH_SIZE, Registration, descriptor_ready, poller_of, raise_errno
 
 from ._core.errors import CancelledError
-from ._names import getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, is_numeric
+from ._names import (
+    getaddrinfo,
+    getfqdn,  # no-cython-lint
+    gethostbyaddr,  # no-cython-lint
+    gethostbyname,  # no-cython-lint
+    gethostbyname_ex,  # no-cython-lint
+    getnameinfo,  # no-cython-lint
+    is_numeric,
+)
 
 cdef extern from "sys/socket.h" nogil:
     enum:
@@ -215,7 +223,6 @@ cdef Py_ssize_t _recv_all(Registration r, FiberCore me, char *buffer, Py_ssize_t
     """MSG_WAITALL: all of it, or what there is before the end, an error, the timeout or a cancellation."""
     cdef Py_ssize_t got, total = 0
     cdef long long deadline = 0
-    cdef object error
     flags &= ~MSG_WAITALL
     r.begin_read(me)
     while True:

@@ -7,15 +7,14 @@
 import sys
 import traceback
 
-from cpython.object cimport PyObject
 
-from ._core.clock cimport NEVER_NS, deadline_after, duration_ns
+from ._core.clock cimport deadline_after, duration_ns
 from ._core.reasons cimport SLEEP
 from ._core.fiber cimport FiberCore, running_fiber
 from ._core.scheduler cimport Scheduler, running_scheduler
 from ._core.wait cimport WAIT_WON_CANCEL
 from ._loop.loop cimport scheduler_of
-from ._loop.task cimport Fiber, new_fiber
+from ._loop.task cimport Fiber
 
 from ._loop.compat import get_running_loop
 

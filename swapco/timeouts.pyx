@@ -22,7 +22,7 @@ Rejected: ``loop.call_at``, which costs a handle, a callback and a heap of Pytho
 a server; here it is one object, which is the heap entry itself.
 """
 
-from ._core.clock cimport NEVER_NS, Clock, Timer, deadline_after, duration_ns
+from ._core.clock cimport NEVER_NS, Timer, deadline_after, duration_ns
 from ._core.fiber cimport Dispatcher, FiberCore, running_dispatcher, running_fiber
 
 from ._core.errors import CancelledError

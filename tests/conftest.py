@@ -67,7 +67,7 @@ def stress_seconds(request: pytest.FixtureRequest) -> float:
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """The seed of this session's random tests."""
+    """The seed of the random tests of this run."""
     return int(request.config.getoption("--seed"))
 
 

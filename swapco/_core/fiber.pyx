@@ -27,12 +27,10 @@ Invariants
 
 from cpython.object cimport PyObject
 
-from .clock cimport NEVER_NS, Clock, Timer, TimerHeap, deadline_after
-from .hub cimport Hub
+from .clock cimport NEVER_NS, Timer, deadline_after
 from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
-from .slot cimport Postable, Slot
+from .slot cimport Postable
 from .states cimport *
-from .switch cimport Stack
 from .wait cimport *
 
 from .errors import CancelledError, InvalidStateError, NotInFiber

@@ -47,7 +47,7 @@ from .policy cimport Fifo, Policy, Runnable
 from .reasons cimport BLOCK
 from .slot cimport Slot
 from .states cimport *
-from .switch cimport Backend, GreenletBackend, Stack, StackMain, thread_context_assign
+from .switch cimport GreenletBackend, Stack, StackMain, thread_context_assign
 from .wait cimport wait_close
 
 from .instrument import Instrument, Instruments

@@ -74,8 +74,6 @@ cdef extern from "frame_chunks.h":
 frame_chunks_install()
 
 
-
-
 cdef class Stack:
     """An execution context; see the rules above."""
 
@@ -207,5 +205,3 @@ cdef extern from *:
 
 cdef inline object _current():
     return _take(<PyObject *>PyGreenlet_GetCurrent())
-
-

@@ -14,13 +14,11 @@ cancels the future, and the CancelledError comes out of it; if the future is don
 stays pending and is raised instead of the future's outcome, as in ``Task``.
 """
 
-import asyncio
 import inspect
 
 from cpython.object cimport PyObject
 
 from .._core.fiber cimport FORWARDED, NOT_FORWARDED, STAYS_PENDING, FiberCore, running_fiber
-from .._core.scheduler cimport Scheduler
 from .poller cimport PollingHub
 
 from .compat import enter_task, isfuture, leave_task, register_task

@@ -24,7 +24,6 @@ import warnings
 import uvloop
 import uvloop.loop as _uvloop_extension
 
-from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from .._core.clock cimport Clock, Timer, duration_ns
@@ -167,8 +166,8 @@ cdef class LoopHub(PollingHub):
     # -- deadlock
 
     cdef int went_idle(self) except -1:
-        # not for ever after fibers have run: a source of wake-ups that the loop does not see (a thread, a signal handler)
-        # may be there for hours; and one that goes away later is a missed alarm, which is allowed
+        # not for ever after fibers have run: a source of wake-ups that the loop does not see (a thread, a signal
+        # handler) may be there for hours; and one that goes away later is a missed alarm, which is allowed
         if self.scheduler.switches != self.suspected_at:
             self.suspected_at = self.scheduler.switches
             self.suspicions = 0
@@ -281,7 +280,7 @@ class Loop(uvloop.Loop):
 
         def stop_when_done():
             if s.live_count and self.time() < give_up:
-                again = uvloop.Loop.call_later(self, 0.001, stop_when_done)
+                uvloop.Loop.call_later(self, 0.001, stop_when_done)
             else:
                 self.stop()
 

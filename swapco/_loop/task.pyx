@@ -13,12 +13,9 @@ import linecache
 import traceback
 from types import GenericAlias
 
-from .._core.reasons cimport NOTHING
-from .._core.fiber cimport FiberCore
 from .._core.scheduler cimport Scheduler
 from .._core.states cimport DONE
 from .awaiting cimport AwaitingFiber
-from .poller cimport PollingHub
 
 from .._core.errors import CancelledError, InvalidStateError
 from .compat import unregister_task

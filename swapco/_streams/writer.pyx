@@ -39,12 +39,12 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 
 from .._core.clock cimport NEVER_NS
-from .._core.fiber cimport Dispatcher, FiberCore, Flushable, WaitQueue, running_fiber
+from .._core.fiber cimport FiberCore, Flushable, WaitQueue, running_fiber
 from .._core.reasons cimport WRITE
 from .._loop.poller cimport Registration
 from ..socket cimport registration_of
 from .byte_queue cimport *
-from .reader cimport StreamReader, reader_of
+from .reader cimport reader_of
 
 cdef extern from "errno.h" nogil:
     enum:
