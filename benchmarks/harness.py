@@ -182,6 +182,7 @@ def environment() -> dict[str, str]:
 
 def without_paths(text: str) -> str:
     """`text` without where things are installed here: results are published."""
-    for directory in (str(ROOT), sys.prefix, sys.base_prefix, str(Path.home())):
+    directories = {str(ROOT), sys.prefix, sys.base_prefix, str(Path.home())}
+    for directory in sorted(directories, key=len, reverse=True):  # an environment may lie inside the tree
         text = text.replace(directory.rstrip("/") + "/", "")
     return text

@@ -48,3 +48,4 @@ cdef extern from "thread_state.h":
     PyObject *thread_context_borrow()
     void *thread_frames_chunk()
     void *thread_frames_root()
+    void thread_recursion_restart()

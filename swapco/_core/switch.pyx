@@ -127,6 +127,7 @@ cdef class GreenletStack(Stack):
     def __call__(self):
         """What the fresh greenlet calls."""
         frame_chunks_seed()
+        thread_recursion_restart()
         self.entry.main(self)
 
     cdef int remember_current(self) except -1:

@@ -1,4 +1,4 @@
-/* What the switch must know of the calling kernel thread's state: its context and its Python frames.
+/* What the switch must know of the calling kernel thread's state: its context, its Python frames and their depth.
  *
  * The context (contextvars) is assigned, not entered.
  * A parked fiber must not hold its context entered: PyContext_Enter refuses a context that is entered
@@ -44,6 +44,18 @@ static inline void *thread_frames_root(void)
     while (chunk != NULL && chunk->previous != NULL)
         chunk = chunk->previous;
     return chunk;
+}
+
+/* A fiber's Python frames are counted from zero: a greenlet would go on from the depth of whoever started it, which
+ * is the depth at which the program called run(). */
+static inline void thread_recursion_restart(void)
+{
+    PyThreadState *thread = PyThreadState_Get();
+#if PY_VERSION_HEX >= 0x030C0000
+    thread->py_recursion_remaining = thread->py_recursion_limit;
+#else
+    thread->recursion_remaining = thread->recursion_limit;
+#endif
 }
 
 #endif
