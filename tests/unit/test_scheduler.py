@@ -133,7 +133,8 @@ def test_the_pool_decays() -> None:
             sizes.append(statistics()["idle_stacks"])
         assert all(after <= before for before, after in zip(sizes, sizes[1:], strict=False)), sizes
         assert sizes[-1] <= POOL_FLOOR + 1, sizes
-        assert sizes[1] <= sizes[0] * 3 // 4, sizes
+        # the first second's low-water mark may be that of a pool that still grew
+        assert sizes[2] <= sizes[1] * 3 // 4, sizes
 
     swapco.run(main, loop_factory=lambda: swapco.Loop(clock=clock))
 
