@@ -6,8 +6,6 @@ do what it is asked for, it says so.
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from helpers import run_program
 
@@ -491,7 +489,6 @@ def test_running_the_loop_from_inside_a_fiber() -> None:
     )
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="checks the supported versions")
 def test_a_main_thread_that_exits_while_fibers_of_a_daemon_thread_run() -> None:
     """Interpreter exit with a loop running in a daemon thread: no crash."""
     assert (

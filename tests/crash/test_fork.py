@@ -12,8 +12,6 @@ import sys
 import pytest
 from helpers import run_program
 
-pytestmark = pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
-
 PRELUDE = """
 import asyncio, functools, os, socket, sys, threading, time, traceback
 import swapco
