@@ -23,7 +23,13 @@ ROOT = Path(__file__).parent
 # greenlet installs its header inside the package; asking the imported package is the one way that
 # holds for wheels, isolated builds and distribution packages alike.
 GREENLET_INCLUDE = str(Path(greenlet.__file__).parent.parent)
-CFLAGS = ["-O2", "-fno-semantic-interposition", "-Wno-unused-function", *os.environ.get("SWAPCO_CFLAGS", "").split()]
+CFLAGS = [
+    "-O2",
+    "-fno-semantic-interposition",
+    "-fexceptions",  # forced_unwind.h
+    "-Wno-unused-function",
+    *os.environ.get("SWAPCO_CFLAGS", "").split(),
+]
 
 
 def extensions() -> list[Extension]:

@@ -12,6 +12,8 @@ comes after it stays pending, so that no permit, item or value is lost.
 Order: first in, first out.  A fiber that gave up is taken out of the queue by whoever ended its wait.
 """
 
+from cpython.object cimport PyObject
+
 from .clock cimport deadline_after
 from .reasons cimport PARK
 from .fiber cimport running_fiber
@@ -19,9 +21,6 @@ from .fiber cimport running_fiber
 
 cdef class ParkingLot:
     """A first-in-first-out queue of parked fibers, for building primitives in Python."""
-
-    def __cinit__(self, *args, **kwargs):
-        self.reason = PARK
 
     def __len__(self) -> int:
         return self.queue.count
@@ -33,9 +32,7 @@ cdef class ParkingLot:
         return f"<ParkingLot, {self.queue.count} parked>"
 
     cdef object park_fiber(self, FiberCore me, long long deadline_ns):
-        return me.scheduler.park(
-            me, &self.queue, self.reason, <PyObject *>self if self.part_of == NULL else self.part_of, deadline_ns
-        )
+        return me.scheduler.park(me, &self.queue, PARK, <PyObject *>self, deadline_ns)
 
     cdef bint wake_one(self, object value) except -1:
         cdef FiberCore first
@@ -78,11 +75,3 @@ cdef class ParkingLot:
             found.append(<FiberCore>at)
             at = (<FiberCore>at).queue_next
         return found
-
-
-cdef ParkingLot new_lot(object part_of, short reason):
-    """A lot that is part of a primitive, which holds it and outlives every wait in it."""
-    cdef ParkingLot lot = ParkingLot.__new__(ParkingLot)
-    lot.part_of = <PyObject *>part_of
-    lot.reason = reason
-    return lot

@@ -73,6 +73,9 @@ cdef extern from "frame_chunks.h":
 
 frame_chunks_install()
 
+cdef extern from "forced_unwind.h":
+    object call_at_base(object (*main)(object), object argument)
+
 
 cdef class Stack:
     """An execution context; see the rules above."""
@@ -126,9 +129,7 @@ cdef class GreenletStack(Stack):
 
     def __call__(self):
         """What the fresh greenlet calls."""
-        frame_chunks_seed()
-        thread_recursion_restart()
-        self.entry.main(self)
+        return call_at_base(_stack_base, self)
 
     cdef int remember_current(self) except -1:
         """Continue whatever greenlet runs now: the stack's own, or one that its fiber made."""
@@ -138,6 +139,12 @@ cdef class GreenletStack(Stack):
 
     cdef object frame(self):
         return None if self.continuation is None else self.continuation.gr_frame
+
+
+cdef object _stack_base(object stack):
+    frame_chunks_seed()
+    thread_recursion_restart()
+    (<GreenletStack>stack).entry.main(<GreenletStack>stack)
 
 
 cdef class GreenletBackend(Backend):
@@ -191,9 +198,13 @@ cdef class _ShallowCall:
     cdef object context
 
     def __call__(self):
-        if self.context is not None:
-            thread_context_assign(<PyObject *>self.context)
-        return self.fn()
+        return call_at_base(_shallow_base, self)
+
+
+cdef object _shallow_base(object call):
+    if (<_ShallowCall>call).context is not None:
+        thread_context_assign(<PyObject *>(<_ShallowCall>call).context)
+    return (<_ShallowCall>call).fn()
 
 
 cdef extern from *:

@@ -1,13 +1,16 @@
 """What the tests of the key-value server share: a server in its own process, and a bare client for it."""
 
+import fcntl
 import importlib.util
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +63,16 @@ class Raw:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def wait_until_replies_pile_up(self) -> None:
+        """Waits until the kernel holds as many unread bytes for us as it takes: the server is stuck in a send."""
+        sizes: list[int] = []
+
+        def full() -> bool:
+            sizes.append(struct.unpack("i", fcntl.ioctl(self.socket, termios.FIONREAD, bytes(4)))[0])
+            return sizes[-1] > 0 and sizes[-5:] == [sizes[-1]] * 5
+
+        wait_until(full, "replies still come in")
 
     def command(self, *words: bytes | str | int) -> object:
         self.send(encode(*words))

@@ -219,7 +219,7 @@ def test_replies_larger_than_all_buffers_reach_a_slow_reader(server: RunningServ
     value = os.urandom(1024 * 1024)
     assert raw.command("SET", "k", value) == "OK"
     raw.send(encode("GET", "k") * 50)
-    time.sleep(0.3)
+    raw.wait_until_replies_pile_up()
     with server.raw() as other:
         assert other.command("PING") == "PONG"
     for _ in range(50):
