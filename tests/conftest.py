@@ -15,6 +15,7 @@ import gc
 import logging
 import os
 import random
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell starts what it puts in the background with Ctrl-C ignored, and every child process inherits that
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(2**32)
 
