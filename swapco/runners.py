@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._core.backends import asked_for
 from ._loop.compat import get_running_loop
 from ._loop.loop import Loop, hub_of, new_event_loop
 from ._loop.task import Fiber
@@ -46,13 +47,16 @@ class Runner:
         *,
         debug: bool | None = None,
         policy: Policy | None = None,
+        switch: str | None = None,
         loop_factory: Callable[[], Loop] | None = None,
         shutdown_timeout: float | None = 5.0,
     ) -> None:
-        if policy is not None and loop_factory is not None:
-            raise TypeError("give policy= or loop_factory=, not both: the factory decides the loop's policy")
+        if loop_factory is not None and (policy, switch) != (None, None):
+            raise TypeError("give loop_factory=, or policy= and switch=, not both: the factory decides about the loop")
+        asked_for(switch)
         self._debug = debug
         self._policy = policy
+        self._switch = switch
         self._loop_factory = loop_factory
         self._shutdown_timeout = shutdown_timeout
         self._loop: Loop | None = None
@@ -80,7 +84,10 @@ class Runner:
             raise RuntimeError("this Runner is closed: make a new one")
         if self._loop is not None:
             return
-        loop = new_event_loop(policy=self._policy) if self._loop_factory is None else self._loop_factory()
+        if self._loop_factory is None:
+            loop = new_event_loop(policy=self._policy, switch=self._switch)
+        else:
+            loop = self._loop_factory()
         if not isinstance(loop, Loop):
             if hasattr(loop, "close"):
                 loop.close()
@@ -176,6 +183,7 @@ def run(
     *args: Any,
     debug: bool | None = None,
     policy: Policy | None = None,
+    switch: str | None = None,
     loop_factory: Callable[[], Loop] | None = None,
     shutdown_timeout: float | None = 5.0,
 ) -> T:
@@ -186,7 +194,11 @@ def run(
     """
     _refuse_running_loop(main)
     with Runner(
-        debug=debug, policy=policy, loop_factory=loop_factory, shutdown_timeout=shutdown_timeout
+        debug=debug,
+        policy=policy,
+        switch=switch,
+        loop_factory=loop_factory,
+        shutdown_timeout=shutdown_timeout,
     ) as runner:
         return runner.run(main, *args)
 

@@ -23,7 +23,8 @@ FLOORS: list[tuple[str, ...]] = [
     # the core: no event loop in here
     ("_core", "_core.errors", "_core.states", "_core.wait", "_core.clock", "_core.policy", "_core.reasons"),
     ("_core.instrument", "_core.futex", "_core.affinity", "_core.switch", "_core.hub"),
-    ("_core.slot",),
+    ("_core.slot", "_core.greenlet_switch", "_core.native_switch"),
+    ("_core.backends",),
     ("_core.fiber",),
     ("_core.scheduler",),
     ("_core.parking_lot",),
@@ -54,12 +55,14 @@ UPWARD: dict[tuple[str, str], str] = {}
 CORE_MAY_IMPORT_OF_ASYNCIO = {"asyncio.exceptions", "asyncio.queues"}
 #: Where code may name these modules.
 ONLY_IN = {
-    "greenlet": {"_core.switch"},
+    # the native switch asks whether it is inside one
+    "greenlet": {"_core.greenlet_switch", "_core.native_switch"},
     "uvloop": {"_loop.loop"},
 }
 #: Where these C headers may be included.
 HEADERS_ONLY_IN = {
-    "greenlet/greenlet.h": {"_core.switch"},
+    "greenlet/greenlet.h": {"_core.greenlet_switch", "_core.native_switch"},
+    "native_switch.h": {"_core.native_switch"},
     "linux/futex.h": {"_core.futex"},
     "futex.h": {"_core.futex"},
     "sys/epoll.h": {"_loop.poller"},

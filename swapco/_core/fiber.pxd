@@ -125,6 +125,7 @@ cdef class Dispatcher:
     cdef bint wake(self, FiberCore f, object value) except -1
     cdef bint wake_first(self, WaitQueue *queue, object value) except -1
     cdef int wake_all(self, WaitQueue *queue, object value) except -1
+    cdef int may_wait(self, FiberCore me) except -1
     cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1
     cdef int throw_into(self, FiberCore f, object error) except -1
     cdef int raise_cancel(self, FiberCore me) except -1

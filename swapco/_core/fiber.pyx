@@ -25,12 +25,15 @@ Invariants
   and raises when it runs.
 """
 
+import gc
+
 from cpython.object cimport PyObject
 
 from .clock cimport NEVER_NS, Timer, deadline_after
 from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
 from .slot cimport Postable
 from .states cimport *
+from .switch cimport thread_frames_chunk
 from .wait cimport *
 
 from .errors import CancelledError, InvalidStateError, NotInFiber
@@ -341,6 +344,7 @@ cdef class Dispatcher:
             self.raise_cancel(me)
         if deadline_ns != NEVER_NS and deadline_ns <= self.clock.now_ns():
             raise TimeoutError("block() timed out")
+        _may_wait(me)
         _open_wait(self, me, WAIT_OPEN_BARE, reason, NULL, deadline_ns)
         _give_away(self, me)
         winner = _close_wait(self, me)
@@ -377,6 +381,7 @@ cdef class Dispatcher:
         cdef int winner
         if target._state == DONE:
             raise InvalidStateError(f"switch_to({target!r}): it is done, so nobody would ever come back")
+        _may_wait(me)
         _have_timer(me, deadline_ns)
         if self.slot.inbox_head != NULL:
             self.drain_inbox()
@@ -441,6 +446,7 @@ cdef class Dispatcher:
         _have_timer(me, deadline_ns)
         if me.cancel_pending:
             self.raise_cancel(me)
+        _may_wait(me)
         _open_wait(self, me, WAIT_OPEN_PRIMITIVE, reason, waits_for, deadline_ns)
         if queue != NULL:
             queue_append(queue, me)
@@ -512,9 +518,13 @@ cdef class Dispatcher:
         f.cancel_pending = True
         return self.deliver_cancel(f)
 
+    cdef int may_wait(self, FiberCore me) except -1:
+        """RuntimeError if the fiber, which runs, is where it must not wait."""
+        return _may_wait(me)
+
     cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1:
         """Wait for something that takes cancellations itself (asyncio's futures): only ``wake`` ends it,
-        unless ``forward_cancel`` declines."""
+        unless ``forward_cancel`` declines.  To be asked before: ``may_wait``."""
         _open_wait(self, me, WAIT_OPEN_PRIMITIVE, AWAIT, waits_for, NEVER_NS)
         self.external_waits += 1
         _give_away(self, me)
@@ -525,6 +535,7 @@ cdef class Dispatcher:
         """Let every ready fiber and every ready loop callback go first: ``sleep(0)``."""
         if me.cancel_pending:
             self.raise_cancel(me)
+        _may_wait(me)
         transition_yield(&me._state)
         self.requeue(me)
         self.leave_to(me, self.take())
@@ -638,6 +649,44 @@ cdef inline int _have_timer(FiberCore me, long long deadline_ns) except -1:
     if deadline_ns != NEVER_NS and me.timer is None:
         me.timer = WaitTimer.__new__(WaitTimer)
         me.timer.fiber = me
+    return 0
+
+
+cdef extern from *:
+    """
+    /* Which kernel thread collects garbage right now: its thread state; NULL: none. */
+    static PyThreadState *swapco_collecting;
+
+    static inline int swapco_collecting_here(void)
+    {
+        return swapco_collecting != NULL && swapco_collecting == PyThreadState_Get();
+    }
+    static inline void swapco_note_collecting(int on) { swapco_collecting = on ? PyThreadState_Get() : NULL; }
+    """
+    bint swapco_collecting_here()
+    void swapco_note_collecting(bint on)
+
+
+def _note_collection(phase, info) -> None:
+    swapco_note_collecting(phase == "start")
+
+
+gc.callbacks.append(_note_collection)
+
+
+cdef inline int _may_wait(FiberCore me) except -1:
+    """Refuse a wait that would tear something in two, before anything has changed.
+
+    A collection keeps the lists of what it looks at on the C stack, and holds all others back until it ends; so a
+    finalizer that it calls must not wait.  Inside a user's greenlet, it is up to the kind of stack.
+    """
+    if swapco_collecting_here():
+        raise RuntimeError(
+            "a finalizer (__del__ or a weakref callback) called by the garbage collector cannot wait: have it spawn() "
+            "what must wait, or hand it to a queue with put_nowait()"
+        )
+    if me.stack.root_chunk != thread_frames_chunk():
+        me.stack.leave_elsewhere()
     return 0
 
 

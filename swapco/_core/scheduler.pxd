@@ -52,6 +52,7 @@ cdef class Scheduler(Dispatcher):
     cdef int finish(self, FiberCore f) except -1
     cdef int tell_watchers(self, FiberCore f) except -1
     cdef int run_from_hub(self, PyObject *p) except -1
+    cdef int fail_unstarted(self, FiberCore f, object error) except -1
     cdef int trim_pool(self, Py_ssize_t keep) except -1
     cdef int drain(self) except -1
     cdef int fire_timers(self) except -1

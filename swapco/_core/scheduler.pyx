@@ -47,9 +47,10 @@ from .policy cimport Fifo, Policy, Runnable
 from .reasons cimport BLOCK
 from .slot cimport Slot
 from .states cimport *
-from .switch cimport GreenletBackend, Stack, StackMain, thread_context_assign
+from .switch cimport Backend, Stack, StackMain, thread_context_assign
 from .wait cimport wait_close
 
+from .backends import make_backend
 from .instrument import Instrument, Instruments
 
 cdef extern from "ticks.h" nogil:
@@ -179,7 +180,7 @@ cdef class Scheduler(Dispatcher):
         self.fifo = self.policy if type(self.policy) is Fifo else None
         self.clock = Clock() if clock is None else clock
         self.fiber_type = fiber_type
-        self.backend = GreenletBackend() if backend is None else backend
+        self.backend = make_backend() if backend is None else backend
         self.timers = TimerHeap()
         self.pool = []
         self.dirty = []
@@ -563,7 +564,10 @@ cdef class Scheduler(Dispatcher):
             if self.pool:
                 stack = self.pool.pop()
             else:
-                stack = self.backend.create(self.entry, self.hub_stack)
+                try:
+                    stack = self.backend.create(self.entry, self.hub_stack)
+                except MemoryError as error:
+                    return self.fail_unstarted(<FiberCore>p, error)
                 self.stacks_created += 1
             stack.fiber = <FiberCore>p
             (<FiberCore>p).stack = stack
@@ -579,6 +583,13 @@ cdef class Scheduler(Dispatcher):
         if self.instruments is not None:
             self.note_arrival(None)
         return 0
+
+    cdef int fail_unstarted(self, FiberCore f, object error) except -1:
+        """There is no stack for a NEW fiber: that is its outcome."""
+        f.discard()
+        transition_start(&f._state)
+        f.exception_value = error
+        return self.finish(f)
 
     cdef int trim_pool(self, Py_ssize_t keep) except -1:
         """Unwind idle stacks, those unused for longest first; only in the hub."""

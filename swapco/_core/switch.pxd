@@ -1,4 +1,4 @@
-"""Stacks: see switch.pyx."""
+"""The interface of stacks: see switch.pyx."""
 
 from cpython.object cimport PyObject
 
@@ -10,37 +10,27 @@ cdef class Stack:
     cdef Runnable fiber
     # somebody threw into it from outside (greenlet's GreenletExit): it must only unwind
     cdef bint killed
+    # the first chunk of its own Python frames: tells in 2 ns that no user's greenlet runs on it; NULL: unknown
+    cdef void *root_chunk
     # 0, or -1 with an exception set, if somebody threw into `leaving` instead of switching to it
     cdef int switch_from(self, Stack leaving) noexcept
+    cdef int leave_elsewhere(self) except -1
     cdef object frame(self)
 
 
 # What a fresh stack runs: the scheduler derives from it.  A C call, because every byte of C stack below a parked
-# fiber is copied at every switch.
+# fiber is copied at every switch between greenlets.
 cdef class StackMain:
     cdef int main(self, Stack stack) except -1
 
 
 cdef class Backend:
+    cdef readonly str name
+    cdef bint may_run_here(self) except -1
+    cdef object call_in_hub(self, object fn)
     cdef Stack adopt(self)
     cdef Stack create(self, StackMain entry, Stack hub)
     cdef int unwind(self, Stack stack, Stack hub) except -1
-
-
-cdef class GreenletStack(Stack):
-    # the greenlet to continue: the stack's own, or a user's greenlet inside which its fiber suspended
-    cdef object continuation
-    cdef object own
-    cdef StackMain entry
-    # the first chunk of its Python frames: tells in 2 ns that no other greenlet runs
-    cdef void *root_chunk
-    # it has not started, and will start in the lower lane
-    cdef bint begins_lower
-    cdef int remember_current(self) except -1
-
-
-cdef class GreenletBackend(Backend):
-    cdef bint next_is_lower
 
 
 cdef extern from "thread_state.h":

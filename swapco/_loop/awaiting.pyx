@@ -158,6 +158,7 @@ cdef class AwaitingFiber(FiberCore):
         cdef _Wakeup wakeup
         if future.get_loop() is not self.event_loop():
             raise RuntimeError(f"{self!r} got {future!r}, which is attached to a different loop")
+        self.scheduler.may_wait(self)
         wakeup = _Wakeup.__new__(_Wakeup)
         wakeup.fiber = self
         future.add_done_callback(wakeup, context=self.context)

@@ -9,7 +9,9 @@ The first spawn makes the ``LoopHub``, which connects the two:
 - ``loop.call_soon`` notes that a callback waits, so that ``sleep(0)`` lets it go first (law 5). Callbacks that
   uvloop queues from C are not noted; they run when I/O is polled, a millisecond later at most.
 
-The loop runs on a stack of its own, with shallow frames: see ``call_on_fresh_stack``.
+The backend of stacks (``_core/backends.py``) is chosen when the loop is made, and has its say in how the loop is
+called: greenlets want a hub with shallow frames, native stacks want it outside of every greenlet.  A loop that may
+have either, and is run inside a greenlet, takes greenlets.
 
 Deadlock detection starts where a drain ends with nothing to run (``went_idle``): cheap conditions first, and
 only if they all hold the poller is asked for one more turn, in which libuv has nothing pending that we could
@@ -31,11 +33,12 @@ from .._core.policy cimport Policy
 from .._core.fiber cimport FiberCore
 from .._core.scheduler cimport Scheduler
 from .._core.states cimport BLOCKED
+from .._core.switch cimport Backend
 from .poller cimport Poller, PollingHub
 from .task cimport Fiber
 
 from .._core.errors import Deadlock
-from .._core.switch import call_on_fresh_stack
+from .._core.backends import asked_for, make_backend
 from . import deadlock as _deadlock
 from .compat import get_running_loop
 from .slow import LongestRun, NamedDrain
@@ -87,11 +90,11 @@ cdef class _LoopTimer(Timer):
 cdef class LoopHub(PollingHub):
     """Connects one loop with one scheduler."""
 
-    def __init__(self, loop, Policy policy, Clock clock):
+    def __init__(self, loop, Policy policy, Clock clock, Backend backend):
         cdef uv_loop_head *head
         self.loop = loop
         self.raw_call_soon = uvloop.Loop.call_soon
-        self.scheduler = Scheduler(self, policy=policy, clock=clock, fiber_type=Fiber)
+        self.scheduler = Scheduler(self, policy=policy, clock=clock, fiber_type=Fiber, backend=backend)
         self.drain_callback = self.scheduler.drain_from_loop
         self.empty_context = contextvars.Context()
         self.poller = Poller(self.scheduler, loop)
@@ -209,12 +212,13 @@ class Loop(uvloop.Loop):
     """An asyncio event loop (uvloop's) in which fibers run.
 
     ``policy`` decides which runnable fiber runs next (Fifo unless given); ``clock`` is what timers and timeouts
-    are measured with (for tests).
+    are measured with (for tests); ``switch`` is what fibers run on: "native" or "greenlet" (see docs/switch.md).
     """
 
     _hub = None
 
-    def __init__(self, *, policy=None, clock=None):
+    def __init__(self, *, policy=None, clock=None, switch=None):
+        backend = make_backend(switch)
         super().__init__()
         # uvloop has opened its descriptors already
         if policy is not None and not isinstance(policy, Policy):
@@ -225,6 +229,8 @@ class Loop(uvloop.Loop):
             raise TypeError(f"a clock derives from swapco.lowlevel.Clock; {clock!r} does not")
         self._policy = policy
         self._clock = clock
+        self._backend = backend
+        self._backend_is_asked_for = asked_for(switch) is not None
         if clock is not None:
             _make_hub(self)
 
@@ -236,7 +242,28 @@ class Loop(uvloop.Loop):
 
     def run_forever(self):
         """Run until ``stop()`` is called."""
-        return call_on_fresh_stack(self._run_in_hub)
+        cdef Backend backend = self._backend
+        if not backend.may_run_here():
+            backend = self._take_greenlets()
+        return backend.call_in_hub(self._run_in_hub)
+
+    def _take_greenlets(self):
+        """The loop is run inside a greenlet that somebody made: only greenlets go with that."""
+        cdef LoopHub hub = self._hub
+        if self._backend_is_asked_for:
+            raise RuntimeError(
+                "an event loop whose fibers switch natively cannot run inside a greenlet: run it outside, or let "
+                "greenlets carry the fibers, too (switch=\"greenlet\", or SWAPCO_SWITCH=greenlet)"
+            )
+        if hub is not None:
+            if hub.scheduler.live_count:
+                raise RuntimeError(
+                    f"{hub.scheduler.live_count} fibers of this loop have native stacks, which cannot go on inside a "
+                    "greenlet: run the loop where it ran before, or make it with switch=\"greenlet\""
+                )
+            hub.scheduler.backend = make_backend("greenlet")
+        self._backend = make_backend("greenlet")
+        return self._backend
 
     def _run_in_hub(self):
         cdef LoopHub hub = self._hub
@@ -311,7 +338,7 @@ class Loop(uvloop.Loop):
 
 
 cdef LoopHub _make_hub(loop):
-    cdef LoopHub hub = LoopHub(loop, loop._policy, loop._clock)
+    cdef LoopHub hub = LoopHub(loop, loop._policy, loop._clock, loop._backend)
     cdef _NotingCallSoon noting = _NotingCallSoon()
     noting.hub = hub
     loop._hub = hub
@@ -347,9 +374,9 @@ def hub_of(loop) -> LoopHub:
     return loop._hub
 
 
-def new_event_loop(*, policy=None, clock=None) -> Loop:
-    """A new event loop that runs fibers: swapco's ``uvloop.new_event_loop``."""
-    return Loop(policy=policy, clock=clock)
+def new_event_loop(*, policy=None, clock=None, switch=None) -> Loop:
+    """A new event loop that runs fibers: swapco's ``uvloop.new_event_loop``.  The keywords are ``Loop``'s."""
+    return Loop(policy=policy, clock=clock, switch=switch)
 
 
 class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):

@@ -1,0 +1,6 @@
+from .switch import Backend, Stack
+
+class GreenletStack(Stack):
+    def __call__(self) -> None: ...
+
+class GreenletBackend(Backend): ...
