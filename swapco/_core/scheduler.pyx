@@ -47,7 +47,7 @@ from .policy cimport Fifo, Policy, Runnable
 from .reasons cimport BLOCK
 from .slot cimport Slot
 from .states cimport *
-from .switch cimport Backend, Stack, StackMain, thread_context_assign
+from .switch cimport Stack, StackMain, thread_context_assign
 from .wait cimport wait_close
 
 from .backends import make_backend
