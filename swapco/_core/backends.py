@@ -6,7 +6,6 @@ default native stacks if this interpreter is on the list, and a test at import h
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import sys
@@ -23,9 +22,7 @@ NAMES = ("native", "greenlet")
 VERSIONS = ((3, 11), (3, 12), (3, 13))
 
 
-@functools.cache
-def native_refusal() -> str | None:
-    """Why native stacks do not work here; None: they do."""
+def _find_refusal() -> str | None:
     if sys.implementation.name != "cpython" or sys.version_info[:2] not in VERSIONS:
         return f"{platform.python_implementation()} {platform.python_version()} is not on the list"
     if "experimental-jit" in str(sysconfig.get_config_var("CONFIG_ARGS")):
@@ -49,11 +46,10 @@ def make_backend(switch: str | None = None) -> Backend:
     name = asked_for(switch)
     if name == "greenlet":
         return GreenletBackend()
-    refusal = native_refusal()
-    if refusal is None:
+    if NATIVE_REFUSAL is None:
         return NativeBackend()
     if name == "native":
-        raise RuntimeError(f"fibers cannot switch natively: {refusal}; ask for 'greenlet', or for nothing")
+        raise RuntimeError(f"fibers cannot switch natively: {NATIVE_REFUSAL}; ask for 'greenlet', or for nothing")
     return GreenletBackend()
 
 
@@ -87,3 +83,7 @@ def _self_test() -> str | None:
         if found != expected:
             return f"the self-test saw {found!r}"
     return None
+
+
+#: Why native stacks do not work here; None: they do.
+NATIVE_REFUSAL = _find_refusal()
