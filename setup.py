@@ -27,6 +27,7 @@ CFLAGS = [
     "-O2",
     "-fno-semantic-interposition",
     "-fexceptions",  # forced_unwind.h
+    "-fno-plt",  # a twelfth of a spawn went through the PLT
     "-Wno-unused-function",
     *os.environ.get("SWAPCO_CFLAGS", "").split(),
 ]

@@ -16,7 +16,7 @@ cdef inline long long deadline_of(FiberCore me, object timeout) except -1:
 cdef inline bint in_fiber():
     """Is the caller a fiber, and not in the hub?"""
     cdef Dispatcher s = running_dispatcher()
-    return s is not None and s.current is not None
+    return s is not None and s.current != NULL
 
 
 cdef int check_thread(PyObject *waiter, object primitive, str method) except -1

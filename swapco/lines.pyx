@@ -61,8 +61,8 @@ cdef object wait_in_line(FiberCore me, WaitQueue *queue, short reason, object pr
 cdef object caller():
     """Who calls: the running fiber, or in the hub the asyncio task, if there is one."""
     cdef Dispatcher s = running_dispatcher()
-    if s is not None and s.current is not None:
-        return s.current
+    if s is not None and s.current != NULL:
+        return <FiberCore>s.current
     try:
         return asyncio.current_task()
     except RuntimeError:

@@ -588,7 +588,7 @@ class socket(_Base):
 
     def bind(self, address, /):
         """Bind to ``address``; a host name in it is resolved first, which blocks the fiber."""
-        if running_dispatcher() is not None and running_dispatcher().current is not None:
+        if running_dispatcher() is not None and running_dispatcher().current != NULL:
             address = _resolved(self, address)
         _Base.bind(self, address)
 

@@ -8,13 +8,15 @@ import sys
 import traceback
 
 
+from cpython.object cimport PyObject
+
 from ._core.clock cimport deadline_after, duration_ns
 from ._core.reasons cimport SLEEP
 from ._core.fiber cimport FiberCore, running_fiber
 from ._core.scheduler cimport Scheduler, running_scheduler
 from ._core.wait cimport WAIT_WON_CANCEL
 from ._loop.loop cimport scheduler_of
-from ._loop.task cimport Fiber
+from ._loop.task cimport Fiber, new_fiber
 
 from ._loop.compat import get_running_loop
 
@@ -53,11 +55,15 @@ def spawn(fn, *args, name=None, context=None, thread=False, priority=0, deadline
         s = _scheduler_here("spawn")
         if PyCoro_CheckExact(fn) and args:
             raise TypeError("a coroutine object takes no arguments: write spawn(f, x) or spawn(f(x)) for async def f")
-        f = s.fiber_type(s, fn, args, name=name, context=context, priority=priority, deadline=deadline)
+        f = new_fiber(s, fn, args, name, context)
     except BaseException:
         if PyCoro_CheckExact(fn):
             fn.close()
         raise
+    if priority is not _ZERO:
+        f.priority = priority
+    if deadline is not None:
+        f.deadline = deadline
     s.spawn_fiber(f)
     return f
 
@@ -119,6 +125,6 @@ def dump_fibers(file=None) -> None:
     print(f"{len(fibers)} fibers:", file=out)
     for f in fibers:
         print(f"\n{f!r}", file=out)
-        frame = sys._getframe() if f is f.scheduler.current else f.frame
+        frame = sys._getframe() if <PyObject *>f == f.scheduler.current else f.frame
         if frame is not None:
             print("".join(traceback.format_stack(frame)), file=out, end="")

@@ -50,7 +50,9 @@ cdef class FiberCore(Postable):
     cdef object fn
     cdef tuple args
     cdef object context
-    cdef object _name
+    # given, or None: then it is named after its number
+    cdef str _name
+    cdef unsigned long long number
     cdef Stack stack
     cdef signed char _state
     cdef bint has_token
@@ -81,10 +83,13 @@ cdef class FiberCore(Postable):
     cdef WaitQueue joiners
     # a Watcher, a list of them, or None
     cdef object watchers
+    # `on_finished` is called at its end
+    cdef bint watched
     cdef PyObject *live_prev
     cdef PyObject *live_next
 
-    cdef object complete(self, object returned)
+    cdef int set_up(self, Dispatcher scheduler, object fn, tuple args, object name, object context) except -1
+    cdef int complete(self, object returned) noexcept
     cdef bint accepts(self, object fn) except -1
     cdef object function_of(self, object fn)
     cdef int discard(self) except -1
@@ -105,8 +110,8 @@ cdef class Dispatcher:
     cdef TimerHeap timers
     cdef Hub hub
     cdef object instruments
-    # who runs now; None in the hub
-    cdef FiberCore current
+    # who runs now (borrowed: the scheduler holds every live fiber); NULL in the hub
+    cdef PyObject *current
     cdef list dirty
     cdef bint draining
     cdef bint drain_requested
@@ -156,5 +161,6 @@ cdef class Dispatcher:
 cdef int queue_append(WaitQueue *queue, FiberCore f) except -1
 cdef int queue_remove(FiberCore f) noexcept
 cdef FiberCore running_fiber(str caller)
+cdef PyObject *running(str caller) except NULL
 cdef Dispatcher running_dispatcher()
 cdef int set_running(Dispatcher dispatcher) except -1

@@ -33,7 +33,6 @@ from .clock cimport NEVER_NS, Timer, deadline_after
 from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
 from .slot cimport Postable
 from .states cimport *
-from .switch cimport thread_frames_chunk
 from .wait cimport *
 
 from .errors import CancelledError, InvalidStateError, NotInFiber
@@ -115,6 +114,12 @@ cdef class FiberCore(Postable):
 
     def __init__(self, Dispatcher scheduler not None, fn, tuple args=(), *, name=None, context=None,
                  priority=0, deadline=None):
+        self.priority = priority
+        self.deadline = deadline
+        self.set_up(scheduler, fn, args, name, context)
+
+    cdef int set_up(self, Dispatcher scheduler, object fn, tuple args, object name, object context) except -1:
+        """``__init__`` without its price: a call with keywords costs as much as a switch."""
         global _names
         if not self.accepts(fn):
             raise TypeError(f"a fiber needs something to call, not {fn!r}; write spawn(f, x), not spawn(f(x))")
@@ -123,16 +128,18 @@ cdef class FiberCore(Postable):
         self.args = args
         self.context = PyContext_CopyCurrent() if context is None else context
         self._state = NEW
-        self.priority = priority
-        self.deadline = deadline
         _names += 1
-        self._name = _names if name is None else str(name)
+        self.number = _names
+        if name is not None:
+            self._name = str(name)
+        return 0
 
     # -- what a loop adds
 
-    cdef object complete(self, object returned):
-        """The result, given what the function returned: an ``async def`` function returned a coroutine."""
-        return returned
+    cdef int complete(self, object returned) noexcept:
+        """The outcome, given what the function returned: an ``async def`` function returned a coroutine."""
+        self.result_value = returned
+        return 0
 
     cdef bint accepts(self, object fn) except -1:
         return callable(fn)
@@ -163,7 +170,7 @@ cdef class FiberCore(Postable):
     @property
     def name(self) -> str:
         """The name: given to ``spawn``, or ``Fiber-N``."""
-        return self._name if isinstance(self._name, str) else f"Fiber-{self._name}"
+        return f"Fiber-{self.number}" if self._name is None else self._name
 
     @name.setter
     def name(self, value) -> None:
@@ -189,7 +196,7 @@ cdef class FiberCore(Postable):
     @property
     def frame(self):
         """The innermost Python frame of a fiber that is parked, or None."""
-        if self.stack is None or self is self.scheduler.current:
+        if self.stack is None or <PyObject *>self == self.scheduler.current:
             return None
         return self.stack.frame()
 
@@ -656,14 +663,17 @@ cdef extern from *:
     """
     /* Which kernel thread collects garbage right now: its thread state; NULL: none. */
     static PyThreadState *swapco_collecting;
+    /* The thread state of this kernel thread, once a loop has run in it. */
+    static __thread PyThreadState *swapco_thread __attribute__((tls_model("initial-exec")));
 
-    static inline int swapco_collecting_here(void)
-    {
-        return swapco_collecting != NULL && swapco_collecting == PyThreadState_Get();
-    }
+    static inline int swapco_collecting_here(void) { return swapco_collecting == swapco_thread; }
+    static inline void *swapco_frames_chunk(void) { return swapco_thread->datastack_chunk; }
+    static inline void swapco_note_thread(void) { swapco_thread = PyThreadState_Get(); }
     static inline void swapco_note_collecting(int on) { swapco_collecting = on ? PyThreadState_Get() : NULL; }
     """
     bint swapco_collecting_here()
+    void *swapco_frames_chunk()
+    void swapco_note_thread()
     void swapco_note_collecting(bint on)
 
 
@@ -674,18 +684,26 @@ def _note_collection(phase, info) -> None:
 gc.callbacks.append(_note_collection)
 
 
+cdef bint _collection_goes_on() except -1:
+    """False if the end of it was missed, because somebody emptied the list of callbacks meanwhile."""
+    if _note_collection in gc.callbacks:
+        return True
+    swapco_note_collecting(False)
+    return False
+
+
 cdef inline int _may_wait(FiberCore me) except -1:
     """Refuse a wait that would tear something in two, before anything has changed.
 
     A collection keeps the lists of what it looks at on the C stack, and holds all others back until it ends; so a
     finalizer that it calls must not wait.  Inside a user's greenlet, it is up to the kind of stack.
     """
-    if swapco_collecting_here():
+    if swapco_collecting_here() and _collection_goes_on():
         raise RuntimeError(
             "a finalizer (__del__ or a weakref callback) called by the garbage collector cannot wait: have it spawn() "
             "what must wait, or hand it to a queue with put_nowait()"
         )
-    if me.stack.root_chunk != thread_frames_chunk():
+    if me.stack.root_chunk != swapco_frames_chunk():
         me.stack.leave_elsewhere()
     return 0
 
@@ -725,6 +743,7 @@ cdef int set_running(Dispatcher dispatcher) except -1:
     """The loop of ``dispatcher`` runs in this thread from now on; None: no loop does."""
     global swapco_running
     swapco_running = NULL if dispatcher is None else <PyObject *>dispatcher
+    swapco_note_thread()
     return 0
 
 
@@ -735,11 +754,15 @@ cdef Dispatcher running_dispatcher():
 
 cdef FiberCore running_fiber(str caller):
     """The fiber that runs now, for a function that is about to block it; NotInFiber if there is none."""
-    cdef Dispatcher s
-    if swapco_running != NULL:
-        s = <Dispatcher>swapco_running
-        if s.current is not None:
-            return s.current
+    return <FiberCore>running(caller)
+
+
+cdef PyObject *running(str caller) except NULL:
+    """The same, borrowed: it lives as long as it runs.  For what a switch cannot afford to count twice."""
+    cdef PyObject *d = swapco_running
+    if d != NULL and (<Dispatcher>d).current != NULL:
+        return (<Dispatcher>d).current
+    if d != NULL:
         raise NotInFiber(
             f"{caller}() would block the event loop: it was called from a loop callback or an asyncio task, "
             "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"

@@ -12,7 +12,8 @@
  * - `ret` stays `ret`: an indirect jump instead would cost a misprediction a switch. A CPU with shadow stacks would
  *   trap it, so they must be off (native_shadow_stack).
  * - main() finds the stack pointer as after any call: a multiple of 16 before the call.
- * - An unwinder must stop at the first frame, hence `.cfi_undefined` of the return address there.
+ * - An unwinder must stop at the first frame, hence `.cfi_undefined` of the return address there; and it looks up the
+ *   instruction before the return address, hence the `nop` before the one that is returned to.
  * - aarch64: return addresses on the stack are not signed (PAC): the first frame could not be. The landing pad (BTI)
  *   is there; a `ret` needs none. The platform register x18 belongs to the thread and is not touched.
  *
@@ -64,6 +65,7 @@ __asm__(
     "  cmpw 4(%rsp), %cx\n"
     "  jne 2f\n"
     "1:\n"
+    ".cfi_remember_state\n"
     "  addq $8, %rsp\n .cfi_adjust_cfa_offset -8\n"
     "  popq %r15\n .cfi_adjust_cfa_offset -8\n .cfi_restore %r15\n"
     "  popq %r14\n .cfi_adjust_cfa_offset -8\n .cfi_restore %r14\n"
@@ -73,6 +75,7 @@ __asm__(
     "  popq %rbp\n .cfi_adjust_cfa_offset -8\n .cfi_restore %rbp\n"
     "  ret\n"
     "2:\n"
+    ".cfi_restore_state\n"
     "  ldmxcsr (%rsp)\n"
     "  fldcw 4(%rsp)\n"
     "  jmp 1b\n"
@@ -86,6 +89,7 @@ __asm__(
     "native_registers_boot:\n"
     ".cfi_startproc\n"
     ".cfi_undefined %rip\n"
+    "  nop\n"
     "  movq %r12, %rdi\n"
     "  callq *%r13\n"
     "  ud2\n"
@@ -107,7 +111,7 @@ static inline void *native_registers_first_frame(void *top, void (*main)(void *)
     frame[4] = (uintptr_t)argument; /* r12 */
     frame[5] = 0;                   /* rbx */
     frame[6] = 0;                   /* rbp */
-    frame[7] = (uintptr_t)native_registers_boot;
+    frame[7] = (uintptr_t)native_registers_boot + 1;
     return frame;
 }
 
@@ -165,6 +169,7 @@ __asm__(
     "native_registers_boot:\n"
     ".cfi_startproc\n"
     ".cfi_undefined x30\n"
+    "  nop\n"
     "  mov x0, x19\n"
     "  blr x20\n"
     "  brk #0\n"
@@ -179,7 +184,7 @@ static inline void *native_registers_first_frame(void *top, void (*main)(void *)
     memset(frame, 0, 176);
     frame[0] = (uintptr_t)argument;               /* x19 */
     frame[1] = (uintptr_t)main;                   /* x20 */
-    frame[11] = (uintptr_t)native_registers_boot; /* x30 */
+    frame[11] = (uintptr_t)native_registers_boot + 4; /* x30 */
     frame[20] = fpcr;
     return frame;
 }

@@ -1,15 +1,17 @@
 /* Memory for native stacks: mapped in slabs, guarded, reused.
  *
- * A stack is STACK bytes of address space of which a parked fiber touches one page: the C stack grows down from where
+ * A stack is NATIVE_STACK_BYTES of address space of which a parked fiber touches one page: the C stack grows down from where
  * the memory of its Python frames grows up.
  *
  *     base                                                                           base + size
  *     | guard, 32 KiB | C stack  <------ grows down | head | Python frames ---- grow up ----> |
  *                                                   ^ in the middle of a page; frames: 17 KiB
  *
- * - Slabs: one mmap of up to 64 MiB holds many stacks, without huge pages (one touched byte would cost 2 MiB) and
- *   without reserving swap. Where the machine refuses (RLIMIT_AS, strict overcommit), slabs of fewer and smaller
- *   stacks are tried; SMALLEST_STACK is the least that compile() of ordinary code needs.
+ * - Slabs: one mmap holds many stacks, without huge pages (one touched byte would cost 2 MiB) and without reserving
+ *   swap. Where the machine refuses (RLIMIT_AS, strict overcommit), slabs of fewer and smaller stacks are tried;
+ *   SMALLEST_STACK is the least that compile() of ordinary code needs.
+ * - A page of page tables covers 2 MiB. Stacks begin SLAB_OFFSET beside its borders, so that the top of one and the
+ *   guard of the next share one.
  * - The guard is at the low end. MADV_GUARD_INSTALL (Linux 6.13) marks pages without splitting the mapping; mprotect
  *   costs two mappings a stack, of which a process has vm.max_map_count, 65,530 by default: 32,000 stacks.
  *   It is 32 KiB, so that a function with a large frame does not jump over it.
@@ -18,9 +20,11 @@
  * - Frames begin in memory of the stack itself because CPython would map and unmap 16 KiB a fiber: dearer than all
  *   the rest of starting one.
  *
- * The C budget: CPython counts nested C calls (Py_EnterRecursiveCall), from 3.12 on apart from Python frames, and the
- * largest of them, measured, takes C_CALL_BYTES. With 3.11 the recursion limit counts both, so the stack is twice as
- * large there. What does not count (parser, compile, marshal on nested input: 300 to 800 KiB) must fit, too.
+ * The C budget: CPython counts nested C calls (Py_EnterRecursiveCall), from 3.12 on apart from Python frames. The
+ * largest of them, measured, takes 2,490 bytes: a list.sort() whose comparison sorts; and the innermost call may need
+ * LEAF_BYTES more (select has 49 KB of local variables). With 3.11 the recursion limit (1,000) counts both, and the
+ * same list.sort() takes 4,890 bytes, hence the larger stack. What does not count (parser, compile, marshal on nested
+ * input: 300 to 800 KiB) must fit, too.
  *
  * All of this is under the GIL. Rejected: mmap a stack (30 times slower to start, and max_map_count again); stacks
  * that grow by moving (no pointer to a C stack may change). */
@@ -40,17 +44,19 @@
 #endif
 
 #if PY_VERSION_HEX < 0x030C0000
-#define NATIVE_STACK_BYTES ((size_t)2 << 20)
+#define NATIVE_STACK_BYTES ((size_t)8 << 20)
 #else
-#define NATIVE_STACK_BYTES ((size_t)1 << 20)
+#define NATIVE_STACK_BYTES ((size_t)2 << 20)
 #endif
 
 enum {
     SMALLEST_STACK = 256 << 10,
-    SLAB_BYTES = 64 << 20,
+    SLAB_STACKS = 64,
+    SLAB_OFFSET = 1 << 20,
     GUARD_BYTES = 32 << 10,
     FRAMES_BYTES = 17 << 10, /* 1 KiB of it in the page that the C stack begins in */
-    C_CALL_BYTES = 1670,
+    C_CALL_BYTES = 2600,
+    LEAF_BYTES = 128 << 10,
     WARM = 1024,
     WARM_BYTES = 32 << 10, /* of C stack */
 };
@@ -107,28 +113,30 @@ static int native_guard_install(char *base)
 /* One more slab; -1 without memory. Sizes are powers of two. */
 static int native_slab_map(void)
 {
-    size_t stack = NATIVE_STACK_BYTES, bytes = SLAB_BYTES;
+    size_t stack = NATIVE_STACK_BYTES, count = SLAB_STACKS;
     for (;;) {
-        char *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-        if (start != MAP_FAILED) {
+        size_t bytes = stack * count + SLAB_OFFSET * 2;
+        char *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+        if (mapped != MAP_FAILED) {
             native_slab *slab = malloc(sizeof *slab);
             if (slab == NULL) {
-                munmap(start, bytes);
+                munmap(mapped, bytes);
                 return -1;
             }
-            madvise(start, bytes, MADV_NOHUGEPAGE);
-            *slab = (native_slab){native_slabs, start, start + bytes, stack};
+            madvise(mapped, bytes, MADV_NOHUGEPAGE);
+            char *start = (char *)(((uintptr_t)mapped | (2 * SLAB_OFFSET - 1)) + 1 - SLAB_OFFSET);
+            *slab = (native_slab){native_slabs, start, start + stack * count, stack};
             native_slab_unused = start;
             __atomic_store_n(&native_slabs, slab, __ATOMIC_RELEASE);
             return 0;
         }
-        if (bytes > 4 * stack)
-            bytes /= 4;
+        if (count > 4)
+            count /= 4;
         else if (stack > SMALLEST_STACK)
-            stack = SMALLEST_STACK;
-        else if (bytes > stack)
-            bytes = stack;
+            stack /= 4, count = SLAB_STACKS;
+        else if (count > 1)
+            count = 1;
         else
             return -1;
     }
@@ -184,11 +192,11 @@ static size_t native_stack_size(void)
     return native_slabs == NULL ? NATIVE_STACK_BYTES : native_slabs->stack_size;
 }
 
-/* How many nested C calls of the dearest kind fit, with room for the last one's own needs. */
+/* How many nested C calls of the dearest kind fit. */
 static int native_stack_c_calls(native_stack *s)
 {
-    size_t room = s->size - native_guard_bytes() - FRAMES_BYTES;
-    return (int)((room - (room >> 6)) / C_CALL_BYTES);
+    size_t leaf = s->size > 4 * LEAF_BYTES ? LEAF_BYTES : s->size / 4;
+    return (int)((s->size - native_guard_bytes() - FRAMES_BYTES - leaf) / C_CALL_BYTES);
 }
 
 /* Is this address in the guard of a stack? Safe in a signal handler. */

@@ -42,7 +42,7 @@ static const char *native_refusal(void)
 
 static inline void native_switch(native_continuation *from, native_continuation *to)
 {
-    PyThreadState *thread = PyThreadState_Get();
+    PyThreadState *thread = native_this_thread;
     native_thread_save(thread, &from->thread);
     native_thread_restore(thread, &to->thread);
     native_registers_switch(&from->sp, to->sp);

@@ -88,9 +88,13 @@ typedef struct {
     native_cxx_globals cxx;
 } native_thread_state;
 
-/* Once a process, and then once a kernel thread. */
+/* Asking CPython for it at every switch takes longer than the registers. */
+static __thread PyThreadState *native_this_thread __attribute__((tls_model("initial-exec")));
+
+/* The calling kernel thread is about to switch. */
 static void native_thread_prepare(void)
 {
+    native_this_thread = PyThreadState_Get();
     if (native_cxx_find == NULL) {
         void *library = dlopen("libstdc++.so.6", RTLD_LAZY | RTLD_NOLOAD);
         if (library != NULL)

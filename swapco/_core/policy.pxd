@@ -15,7 +15,8 @@ cdef class Runnable:
 cdef class Policy:
     cdef int check(self, Runnable f) except -1
     cdef int push_runnable(self, Runnable f) except -1
-    cdef Runnable pop_runnable(self)
+    # borrowed; NULL: there is none
+    cdef PyObject *pop_runnable(self) except? NULL
     cdef int remove_runnable(self, Runnable f) except -1
     cdef Py_ssize_t count(self) except -1
 
@@ -24,6 +25,35 @@ cdef class LinkedPolicy(Policy):
     cdef PyObject *head
     cdef PyObject *tail
     cdef Py_ssize_t n
+    # what was pushed from Python
+    cdef set held
+
+
+cdef inline void linked_append(LinkedPolicy queue, Runnable f) noexcept:
+    f.queued = True
+    f.run_next = NULL
+    f.run_prev = queue.tail
+    if queue.tail != NULL:
+        (<Runnable>queue.tail).run_next = <PyObject *>f
+    else:
+        queue.head = <PyObject *>f
+    queue.tail = <PyObject *>f
+    queue.n += 1
+
+
+cdef inline PyObject *linked_take_first(LinkedPolicy queue) noexcept:
+    cdef PyObject *first = queue.head
+    if first == NULL:
+        return NULL
+    queue.head = (<Runnable>first).run_next
+    if queue.head != NULL:
+        (<Runnable>queue.head).run_prev = NULL
+    else:
+        queue.tail = NULL
+    (<Runnable>first).run_next = NULL
+    (<Runnable>first).queued = False
+    queue.n -= 1
+    return first
 
 
 cdef class Fifo(LinkedPolicy):

@@ -11,11 +11,12 @@ list, no allocation, no hashing.  ``Lifo`` is the same list taken from the other
 To write one in Python, derive from ``Policy`` and define the four methods.  The base class's C entry
 points call them; the built-in policies override the C entry points and are never called through Python.
 
-Invariants: a runnable is in at most one queue; the queue holds a reference to it; ``len`` counts exactly
-what ``pop`` will return.
+Invariants: a runnable is in at most one queue; ``len`` counts exactly what ``pop`` will return.  The C entry
+points borrow: the scheduler holds every live fiber, and counting references to whoever runs next was a tenth of a
+switch.  The methods for Python hold what they were given.
 """
 
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.object cimport PyObject
 
 import heapq
 import math
@@ -25,7 +26,7 @@ import numbers
 cdef class Runnable:
     """What a policy orders: the base of a fiber."""
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self.priority = 0
         self.deadline = None
 
@@ -62,14 +63,14 @@ cdef class Policy:
         self.push(f)
         return 0
 
-    cdef Runnable pop_runnable(self):
+    cdef PyObject *pop_runnable(self) except? NULL:
         cdef object f = self.pop()
         if f is None:
-            return None
+            return NULL
         if not isinstance(f, Runnable) or not (<Runnable>f).queued:
             raise RuntimeError(f"{type(self).__name__}.pop() returned {f!r}, which is not a queued fiber")
         (<Runnable>f).queued = False
-        return <Runnable>f
+        return <PyObject *>f
 
     cdef int remove_runnable(self, Runnable f) except -1:
         self.remove(f)
@@ -83,17 +84,11 @@ cdef class Policy:
 cdef class LinkedPolicy(Policy):
     """The intrusive list under Fifo and Lifo."""
 
+    def __cinit__(self):
+        self.held = set()
+
     cdef int push_runnable(self, Runnable f) except -1:
-        Py_INCREF(f)
-        f.queued = True
-        f.run_next = NULL
-        f.run_prev = self.tail
-        if self.tail != NULL:
-            (<Runnable>self.tail).run_next = <PyObject *>f
-        else:
-            self.head = <PyObject *>f
-        self.tail = <PyObject *>f
-        self.n += 1
+        linked_append(self, f)
         return 0
 
     cdef int remove_runnable(self, Runnable f) except -1:
@@ -109,7 +104,6 @@ cdef class LinkedPolicy(Policy):
         f.run_prev = NULL
         f.queued = False
         self.n -= 1
-        Py_DECREF(f)
         return 0
 
     cdef Py_ssize_t count(self) except -1:
@@ -119,11 +113,15 @@ cdef class LinkedPolicy(Policy):
         """Add a runnable fiber."""
         if fiber.queued:
             raise ValueError(f"{fiber!r} is in a run queue already")
+        self.held.add(fiber)
         self.push_runnable(fiber)
 
     def pop(self):
         """The next fiber, or None."""
-        return self.pop_runnable()
+        cdef PyObject *found = self.pop_runnable()
+        cdef object fiber = None if found == NULL else <object>found
+        self.held.discard(fiber)
+        return fiber
 
     def remove(self, Runnable fiber not None) -> None:
         """Take out a fiber that was pushed; ValueError if it is not in here."""
@@ -133,51 +131,27 @@ cdef class LinkedPolicy(Policy):
         if at == NULL:
             raise ValueError(f"{fiber!r} is not in this queue")
         self.remove_runnable(fiber)
+        self.held.discard(fiber)
 
     def __len__(self) -> int:
         return self.n
-
-    def __dealloc__(self):
-        cdef PyObject *at = self.head
-        cdef PyObject *following
-        while at != NULL:
-            following = (<Runnable>at).run_next
-            (<Runnable>at).queued = False
-            Py_DECREF(<Runnable>at)
-            at = following
 
 
 cdef class Fifo(LinkedPolicy):
     """First in, first out: the default."""
 
-    cdef Runnable pop_runnable(self):
-        cdef PyObject *head = self.head
-        cdef Runnable f
-        if head == NULL:
-            return None
-        f = <Runnable>head
-        self.head = f.run_next
-        if self.head != NULL:
-            (<Runnable>self.head).run_prev = NULL
-        else:
-            self.tail = NULL
-        f.run_next = NULL
-        f.queued = False
-        self.n -= 1
-        Py_DECREF(f)
-        return f
+    cdef PyObject *pop_runnable(self) except? NULL:
+        return linked_take_first(self)
 
 
 cdef class Lifo(LinkedPolicy):
     """Last in, first out.  An old fiber can starve while new ones keep coming."""
 
-    cdef Runnable pop_runnable(self):
-        cdef Runnable f
-        if self.tail == NULL:
-            return None
-        f = <Runnable>self.tail
-        self.remove_runnable(f)
-        return f
+    cdef PyObject *pop_runnable(self) except? NULL:
+        cdef PyObject *last = self.tail
+        if last != NULL:
+            self.remove_runnable(<Runnable>last)
+        return last
 
 
 cdef class HeapPolicy(Policy):
@@ -206,15 +180,9 @@ cdef class HeapPolicy(Policy):
         heapq.heappush(self._heap, entry)
         return 0
 
-    cdef Runnable pop_runnable(self):
-        cdef object f
-        while self._heap:
-            f = heapq.heappop(self._heap)[2]
-            if f is not None:
-                del self._entries[id(f)]
-                (<Runnable>f).queued = False
-                return <Runnable>f
-        return None
+    cdef PyObject *pop_runnable(self) except? NULL:
+        cdef object f = self.pop()
+        return NULL if f is None else <PyObject *>f
 
     cdef int remove_runnable(self, Runnable f) except -1:
         cdef list entry = self._entries.pop(id(f), None)
@@ -235,7 +203,14 @@ cdef class HeapPolicy(Policy):
 
     def pop(self):
         """The next fiber, or None."""
-        return self.pop_runnable()
+        cdef object f
+        while self._heap:
+            f = heapq.heappop(self._heap)[2]
+            if f is not None:
+                del self._entries[id(f)]
+                (<Runnable>f).queued = False
+                return f
+        return None
 
     def remove(self, Runnable fiber not None) -> None:
         """Take out a fiber that was pushed; ValueError if it is not in here."""

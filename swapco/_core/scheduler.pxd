@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 
 from .clock cimport Timer
 from .fiber cimport Dispatcher, FiberCore, Flushable
-from .policy cimport Fifo, Policy, Runnable
+from .policy cimport Fifo, Policy
 from .switch cimport Backend, Stack, StackMain
 
 
@@ -45,7 +45,7 @@ cdef class Scheduler(Dispatcher):
     cdef int move_here(self) except -1
     cdef int spawn_fiber(self, FiberCore f) except -1
     cdef int enqueue(self, FiberCore f) except -1
-    cdef Runnable take_from_policy(self)
+    cdef PyObject *take_from_policy(self) noexcept
     cdef int thrown_into(self, FiberCore me) except -1
     cdef int begin(self, FiberCore f) except -1
     cdef int conclude(self, FiberCore f, PyObject *returned) except -1

@@ -42,8 +42,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from .clock cimport Clock, Timer, TimerHeap, deadline_after
-from .fiber cimport Dispatcher, FiberCore, Watcher, queue_remove, running_dispatcher, running_fiber, set_running
-from .policy cimport Fifo, Policy, Runnable
+from .fiber cimport Dispatcher, FiberCore, Watcher, queue_remove, running, running_dispatcher, set_running
+from .policy cimport Fifo, Policy, linked_append, linked_take_first
 from .reasons cimport BLOCK
 from .slot cimport Slot
 from .states cimport *
@@ -94,6 +94,10 @@ cdef enum:
 cdef unsigned long long POLL_TICKS = ticks_per_ms()
 
 
+cdef inline bint _poll_is_due(Scheduler s) noexcept:
+    return ticks_now() >= s.poll_at or s.fatal is not None
+
+
 cdef class _StackMain(StackMain):
     """What the stacks of a scheduler run."""
 
@@ -125,7 +129,7 @@ cdef class _StackMain(StackMain):
             if following != NULL and (<FiberCore>following).stack is None:
                 stack.fiber = <FiberCore>following
                 (<FiberCore>following).stack = stack
-                s.current = <FiberCore>following
+                s.current = following
                 s.switches += 1
                 s.io_calls = 0
                 if s.instruments is not None:
@@ -133,10 +137,10 @@ cdef class _StackMain(StackMain):
                 continue
             s.pool.append(stack)
             if following == NULL:
-                s.current = None
+                s.current = NULL
                 target = <PyObject *>s.hub_stack
             else:
-                s.current = <FiberCore>following
+                s.current = following
                 target = <PyObject *>(<FiberCore>following).stack
             s.switches += 1
             s.io_calls = 0
@@ -266,7 +270,8 @@ cdef class Scheduler(Dispatcher):
     cdef int enqueue(self, FiberCore f) except -1:
         """Into the policy; a fiber that a policy written in Python refuses is not lost."""
         if self.fifo is not None:
-            return self.fifo.push_runnable(f)
+            linked_append(self.fifo, f)
+            return 0
         try:
             self.policy.push_runnable(f)
         except BaseException as error:
@@ -276,40 +281,40 @@ cdef class Scheduler(Dispatcher):
         return 0
 
     cdef bint poll_is_due(self) noexcept:
-        return ticks_now() >= self.poll_at or self.fatal is not None
+        return _poll_is_due(self)
 
     cdef PyObject *take(self) except? NULL:
         """The next fiber, RUNNING unless it is NEW; NULL when it is the hub's turn."""
-        cdef FiberCore f
+        cdef PyObject *p
         if self.slot.inbox_head != NULL:
             self.drain_inbox()
-        if self.poll_is_due():
+        if _poll_is_due(self):
             return NULL
         if self.front != NULL:
-            f = <FiberCore>self.front
-            self.unqueue(f)
+            p = self.front
+            self.unqueue(<FiberCore>p)
         else:
-            f = <FiberCore>(self.take_from_policy() if self.fifo is None else self.fifo.pop_runnable())
-            if f is None:
+            p = linked_take_first(self.fifo) if self.fifo is not None else self.take_from_policy()
+            if p == NULL:
                 return NULL
-        if f.behind_loop:
-            if f.epoch == self.epoch and self.hub.callbacks_waiting:
-                self.push_front(f)
+        if (<FiberCore>p).behind_loop:
+            if (<FiberCore>p).epoch == self.epoch and self.hub.callbacks_waiting:
+                self.push_front(<FiberCore>p)
                 self.poll_at = 0
                 return NULL
-            f.behind_loop = False
+            (<FiberCore>p).behind_loop = False
         self.handoffs = 0
         self.takes += 1
-        if f._state != NEW:
-            transition_run(&f._state)
-        return <PyObject *>f
+        if (<FiberCore>p)._state != NEW:
+            transition_run(&(<FiberCore>p)._state)
+        return p
 
-    cdef Runnable take_from_policy(self):
+    cdef PyObject *take_from_policy(self) noexcept:
         try:
             return self.policy.pop_runnable()
         except BaseException as error:
             self.fatal = error
-            return None
+            return NULL
 
     # -- switching
 
@@ -322,21 +327,21 @@ cdef class Scheduler(Dispatcher):
         if following == <PyObject *>me:
             return 0
         if following == NULL:
-            self.current = None
+            self.current = NULL
             target = <PyObject *>self.hub_stack
         elif (<FiberCore>following).stack is not None:
-            self.current = <FiberCore>following
+            self.current = following
             target = <PyObject *>(<FiberCore>following).stack
         elif self.pool:
             idle = self.pool.pop()
             idle.fiber = <FiberCore>following
             (<FiberCore>following).stack = idle
-            self.current = <FiberCore>following
+            self.current = following
             target = <PyObject *>idle
             idle = None
         else:
             self.for_hub = following
-            self.current = None
+            self.current = NULL
             target = <PyObject *>self.hub_stack
         self.switches += 1
         self.io_calls = 0
@@ -386,10 +391,7 @@ cdef class Scheduler(Dispatcher):
         if returned != NULL:
             result = <object>returned
             Py_DECREF(result)
-            try:
-                f.result_value = f.complete(result)
-            except BaseException as error:
-                f.exception_value = error
+            f.complete(result)
             result = None
         elif f.exception_value is None:
             f.exception_value = swapco_raised()
@@ -404,7 +406,7 @@ cdef class Scheduler(Dispatcher):
         if self.dirty:
             self.flush_dirty()
         # whatever runs now (callbacks, finalizers) runs no longer "as" this fiber: blocking is an error there
-        self.current = None
+        self.current = NULL
         transition_finish(&f._state)
         f.fn = f.args = None
         f.token = f.handed = None
@@ -424,12 +426,8 @@ cdef class Scheduler(Dispatcher):
         if f.joiners.head != NULL:
             f.result_retrieved = True
             self.wake_all(&f.joiners, None)
-        try:
-            if f.watchers is not None:
-                self.tell_watchers(f)
-            f.on_finished()
-        except BaseException as error:
-            self.fatal = error
+        if f.watched or f.watchers is not None:
+            self.tell_watchers(f)
         f.context = None
         if f.exception_value is not None and isinstance(f.exception_value, (KeyboardInterrupt, SystemExit)):
             # as with an asyncio task, they also leave the loop
@@ -441,13 +439,19 @@ cdef class Scheduler(Dispatcher):
         return 0
 
     cdef int tell_watchers(self, FiberCore f) except -1:
+        """Whoever wants to know at once that a fiber is done; what they raise leaves through the loop."""
         cdef object watchers = f.watchers
         f.watchers = None
-        if isinstance(watchers, list):
-            for watcher in <list>watchers:
-                (<Watcher>watcher).fiber_done(f)
-        else:
-            (<Watcher>watchers).fiber_done(f)
+        try:
+            if isinstance(watchers, list):
+                for watcher in <list>watchers:
+                    (<Watcher>watcher).fiber_done(f)
+            elif watchers is not None:
+                (<Watcher>watchers).fiber_done(f)
+            if f.watched:
+                f.on_finished()
+        except BaseException as error:
+            self.fatal = error
         return 0
 
     # -- the hub's side
@@ -520,7 +524,7 @@ cdef class Scheduler(Dispatcher):
                 self.timers.arm(self.pool_timer, self.clock.now_ns() + POOL_DECAY_NS)
         finally:
             self.draining = False
-            self.current = None
+            self.current = NULL
             self.slot.hub_idle = True
             if self.slot.inbox_head != NULL:
                 self.drain_inbox()
@@ -571,15 +575,15 @@ cdef class Scheduler(Dispatcher):
                 self.stacks_created += 1
             stack.fiber = <FiberCore>p
             (<FiberCore>p).stack = stack
-        self.current = <FiberCore>p
+        self.current = p
         self.switches += 1
         self.io_calls = 0
         if self.instruments is not None:
             self.note_switch(None)
         if stack.switch_from(self.hub_stack) < 0:
-            self.current = None
+            self.current = NULL
             return -1
-        self.current = None
+        self.current = NULL
         if self.instruments is not None:
             self.note_arrival(None)
         return 0
@@ -606,7 +610,7 @@ cdef class Scheduler(Dispatcher):
     # -- observers
 
     cdef int note_switch(self, FiberCore leaving) except -1:
-        self.instruments.emit("before_switch", leaving, self.current)
+        self.instruments.emit("before_switch", leaving, None if self.current == NULL else <object>self.current)
         return 0
 
     cdef int note_arrival(self, FiberCore arriving) except -1:
@@ -685,8 +689,10 @@ def block(timeout=None):
     is in seconds (None: for ever); when it is over, TimeoutError is raised.  Other errors: CancelledError;
     NotInFiber; ValueError for NaN.
     """
-    cdef FiberCore me = running_fiber("block")
-    return me.scheduler.block_fiber(me, deadline_after(me.scheduler.clock, timeout), BLOCK)
+    cdef PyObject *me = running("block")
+    return (<FiberCore>me).scheduler.block_fiber(
+        <FiberCore>me, deadline_after((<FiberCore>me).scheduler.clock, timeout), BLOCK
+    )
 
 
 def resume(FiberCore fiber not None, value=None) -> bool:
@@ -709,7 +715,9 @@ def switch_to(FiberCore fiber not None, value=None, timeout=None):
 
     The primitive is what the FUTEX_SWAP patches of 2020 proposed for threads.
     """
-    cdef FiberCore me = running_fiber("switch_to")
-    if fiber.scheduler is not me.scheduler:
+    cdef PyObject *me = running("switch_to")
+    if fiber.scheduler is not (<FiberCore>me).scheduler:
         raise RuntimeError(f"switch_to({fiber!r}): it belongs to another event loop")
-    return me.scheduler.switch_fiber(me, fiber, value, deadline_after(me.scheduler.clock, timeout))
+    return (<FiberCore>me).scheduler.switch_fiber(
+        <FiberCore>me, fiber, value, deadline_after((<FiberCore>me).scheduler.clock, timeout)
+    )

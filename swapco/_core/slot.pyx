@@ -26,8 +26,13 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 import threading
 
-cdef extern from "pythread.h":
-    unsigned long PyThread_get_thread_ident() noexcept
+cdef extern from *:
+    """
+    /* What threading.get_ident returns, without the call around it. */
+    #include <pthread.h>
+    static inline unsigned long swapco_thread_ident(void) { return (unsigned long)pthread_self(); }
+    """
+    unsigned long swapco_thread_ident() noexcept
 
 
 cdef class Postable(Runnable):
@@ -38,7 +43,7 @@ cdef class Worker:
     """A kernel thread that hosts fibers."""
 
     def __cinit__(self, *args, **kwargs):
-        self.ident = PyThread_get_thread_ident()
+        self.ident = swapco_thread_ident()
         self.native_id = threading.get_native_id()
         self.home = True
 
@@ -72,14 +77,14 @@ cdef class Slot:
 
     cdef int bind_home(self) except -1:
         """The calling thread is the home worker from now on."""
-        if self.home is None or self.home.ident != PyThread_get_thread_ident():
+        if self.home is None or self.home.ident != swapco_thread_ident():
             self.home = Worker()
             self.owner_ident = self.home.ident
         return 0
 
     cdef bint owned(self) noexcept:
         """Does the calling thread own the slot?"""
-        return self.owner_ident == PyThread_get_thread_ident()
+        return self.owner_ident == swapco_thread_ident()
 
     cdef int post(self, Postable item) except -1:
         """Hand an item to the owner, from any thread."""

@@ -53,7 +53,7 @@ cdef class AwaitingFiber(FiberCore):
     cdef int register(self) except -1:
         """Into asyncio's registry, once: dearer than a spawn, so only when asyncio code could look."""
         if not self.registered:
-            self.registered = True
+            self.registered = self.watched = True
             register_task(self)
         return 0
 
@@ -172,6 +172,8 @@ cdef class AwaitingFiber(FiberCore):
             self.awaited = None
             self.hooked = self.depth > 0
         if self.cancel_pending:
+            if future.done() and not future.cancelled():
+                future.exception()  # it counts as seen, as with a task
             self.scheduler.raise_cancel(self)
         return 0
 

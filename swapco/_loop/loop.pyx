@@ -250,17 +250,19 @@ class Loop(uvloop.Loop):
     def _take_greenlets(self):
         """The loop is run inside a greenlet that somebody made: only greenlets go with that."""
         cdef LoopHub hub = self._hub
+        cdef FiberCore fiber
         if self._backend_is_asked_for:
             raise RuntimeError(
                 "an event loop whose fibers switch natively cannot run inside a greenlet: run it outside, or let "
                 "greenlets carry the fibers, too (switch=\"greenlet\", or SWAPCO_SWITCH=greenlet)"
             )
         if hub is not None:
-            if hub.scheduler.live_count:
-                raise RuntimeError(
-                    f"{hub.scheduler.live_count} fibers of this loop have native stacks, which cannot go on inside a "
-                    "greenlet: run the loop where it ran before, or make it with switch=\"greenlet\""
-                )
+            for fiber in hub.scheduler.fibers():
+                if fiber.stack is not None:
+                    raise RuntimeError(
+                        f"{fiber!r} has a native stack, which cannot go on inside a greenlet: run the loop where it "
+                        "ran before, or make it with switch=\"greenlet\""
+                    )
             hub.scheduler.backend = make_backend("greenlet")
         self._backend = make_backend("greenlet")
         return self._backend

@@ -20,6 +20,19 @@ from .awaiting cimport AwaitingFiber
 from .._core.errors import CancelledError, InvalidStateError
 from .compat import unregister_task
 
+cdef extern from *:
+    """
+    /* A new object without calling __init__, and without the dict of keywords of a call from Python. */
+    static inline PyObject *swapco_new(PyTypeObject *type)
+    {
+        static PyObject *nothing;
+        if (nothing == NULL && (nothing = PyTuple_New(0)) == NULL)
+            return NULL;
+        return type->tp_new(type, nothing, NULL);
+    }
+    """
+    Fiber swapco_new(type type)
+
 cdef extern from "Python.h":
     bint PyCoro_CheckExact(object o)
     object PyContext_CopyCurrent()
@@ -48,7 +61,7 @@ cdef class Fiber(AwaitingFiber):
     awaited by coroutines; ``join()`` waits for it from a fiber.
     """
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._asyncio_future_blocking = False
         self._log_destroy_pending = True
 
@@ -66,9 +79,16 @@ cdef class Fiber(AwaitingFiber):
             (<_Given>self.fn).coroutine.close()
         return 0
 
-    cdef object complete(self, object returned):
+    cdef int complete(self, object returned) noexcept:
+        if not PyCoro_CheckExact(returned):
+            self.result_value = returned
+            return 0
         # the result of calling an ``async def`` function
-        return self.drive(returned) if PyCoro_CheckExact(returned) else returned
+        try:
+            self.result_value = self.drive(returned)
+        except BaseException as error:
+            self.exception_value = error
+        return 0
 
     cdef int on_finished(self) except -1:
         if self.registered:
@@ -112,6 +132,7 @@ cdef class Fiber(AwaitingFiber):
         else:
             if self.callbacks is None:
                 self.callbacks = []
+                self.watched = True
             self.callbacks.append((fn, context))
 
     def remove_done_callback(self, fn) -> int:
@@ -248,4 +269,6 @@ cdef class Fiber(AwaitingFiber):
 
 cdef Fiber new_fiber(Scheduler scheduler, object fn, tuple args, object name, object context):
     """A fiber that is not queued yet."""
-    return scheduler.fiber_type(scheduler, fn, args, name=name, context=context)
+    cdef Fiber fiber = swapco_new(scheduler.fiber_type)
+    fiber.set_up(scheduler, fn, args, name, context)
+    return fiber
