@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.harness import Samples
 from benchmarks.rows import Row, Variant
 
-PACKAGES = ("swapco", "greenlet", "uvloop", "gevent")
+PACKAGES = ("swapco", "greenlet", "uvloop", "gevent", "runloom")
 
 WAITED = 1.3
 """Wall time over CPU time from which a loop that never waits has waited: for a CPU, or by a bug."""

@@ -84,22 +84,40 @@ _sockets = _hundred("echo.swapco_sockets")
 
 # Rows that share a variant stand together: it is measured once a round, next to both peers.
 ROWS = (
-    Row("sleep-uvloop", SLEEP, "uvloop", _sleep, _laps("sleep_zero.on_uvloop"), 0.55),
+    Row("sleep-uvloop", SLEEP, "uvloop", _sleep, _laps("sleep_zero.on_uvloop"), 0.12),
     Row("sleep-gevent", SLEEP, "gevent", _sleep, _laps("sleep_zero.on_gevent"), 0.30),
-    Row("queue-uvloop", QUEUES, "uvloop", _queues, _laps("queue_round_trip.on_uvloop"), 0.25),
+    Row("sleep-runloom", SLEEP, "runloom", _sleep, _laps("sleep_zero.on_runloom"), 0.60),
+    Row("sleep-greenlets", SLEEP, "switch=greenlet", _sleep, _laps("sleep_zero.on_swapco_greenlets"), 0.25),
+    Row(
+        "sleep-deep", "the same, 50 frames deep", "switch=greenlet",
+        _laps("sleep_zero.on_swapco_deep"), _laps("sleep_zero.on_swapco_greenlets_deep"), 0.10,
+    ),
+    Row("queue-uvloop", QUEUES, "uvloop", _queues, _laps("queue_round_trip.on_uvloop"), 0.08),
     Row("queue-gevent", QUEUES, "gevent", _queues, _laps("queue_round_trip.on_gevent"), 0.25),
     Row(
         "switch", "switch_to between two flows", "greenlet",
-        _laps("switch_pair.on_swapco"), _laps("switch_pair.on_greenlet"), 1.25,
+        _laps("switch_pair.on_swapco"), _laps("switch_pair.on_greenlet"), 0.25,
+    ),
+    Row(
+        "switch-deep", "the same, 50 frames deep", "greenlet",
+        _laps("switch_pair.on_swapco_deep"), _laps("switch_pair.on_greenlet_deep"), 0.10,
     ),
     Row(
         "depth", "switch_to, run at depth 40", "run at depth 0",
         _laps("frame_depth.at_depth_40"), _laps("frame_depth.at_depth_0"), 1.10,
     ),
-    Row("spawn", SPAWN, "uvloop", _laps("spawn_join.on_swapco"), _laps("spawn_join.on_uvloop"), 0.60),
+    Row("spawn", SPAWN, "uvloop", _laps("spawn_join.on_swapco"), _laps("spawn_join.on_uvloop"), 0.15),
     Row(
         "memory", "memory of a parked flow", "gevent",
         _memory("parked_memory.on_swapco"), _memory("parked_memory.on_gevent"), 0.85,
+    ),
+    Row(
+        "memory-greenlet", "the same", "bare greenlet",
+        _memory("parked_memory.on_swapco"), _memory("parked_memory.on_greenlet"), 0.85,
+    ),
+    Row(
+        "echo-greenlets", SOCKETS, "switch=greenlet",
+        _sockets, _hundred("echo.swapco_sockets_on_greenlets"), 1.0,
     ),
     Row("echo-gevent", SOCKETS, "gevent sockets", _sockets, _hundred("echo.gevent_sockets"), 0.50),
     Row("echo-protocol", SOCKETS, "uvloop Protocol", _sockets, _hundred("echo.uvloop_protocol"), 1.10),

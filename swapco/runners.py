@@ -83,6 +83,7 @@ class Runner:
         if self._closed:
             raise RuntimeError("this Runner is closed: make a new one")
         if self._loop is not None:
+            self._loop._check_place()
             return
         if self._loop_factory is None:
             loop = new_event_loop(policy=self._policy, switch=self._switch)
@@ -92,6 +93,11 @@ class Runner:
             if hasattr(loop, "close"):
                 loop.close()
             raise TypeError(f"loop_factory must make a swapco.Loop, not {type(loop).__name__}")
+        try:
+            loop._check_place()
+        except RuntimeError:
+            loop.close()
+            raise
         if self._debug is not None:
             loop.set_debug(self._debug)
         self._loop = loop

@@ -43,7 +43,8 @@ FLOORS: list[tuple[str, ...]] = [
     ("_streams.reader",),
     ("_streams.writer",),
     ("_streams.server",),
-    ("streams",),
+    ("streams", "doctor"),
+    ("__main__",),
     # only collect names
     ("lowlevel",),
     ("",),

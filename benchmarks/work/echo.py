@@ -27,7 +27,7 @@ Ready = Callable[[int], None]
 """Tells the harness the port on which the server now listens."""
 
 
-def swapco_sockets(ready: Ready) -> None:
+def swapco_sockets(ready: Ready, switch: str | None = None) -> None:
     """One fiber a connection, plain sockets."""
     from swapco import run, socket, spawn
 
@@ -44,7 +44,12 @@ def swapco_sockets(ready: Ready) -> None:
             conn, _ = listener.accept()
             spawn(echo, conn)
 
-    run(main)
+    run(main, switch=switch)
+
+
+def swapco_sockets_on_greenlets(ready: Ready) -> None:
+    """The same server; greenlets carry the fibers."""
+    swapco_sockets(ready, switch="greenlet")
 
 
 def gevent_sockets(ready: Ready) -> None:

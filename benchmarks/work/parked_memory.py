@@ -76,3 +76,28 @@ def on_gevent(flows: int) -> float:
     for greenlet in first + more:
         greenlet.join()
     return grown / flows
+
+
+def on_greenlet(flows: int) -> float:
+    """Bare greenlets: no loop, no event; each waits for its parent."""
+    from greenlet import getcurrent, greenlet
+
+    hub = getcurrent()
+
+    def flow() -> None:
+        hub.switch()
+
+    def park(count: int) -> list[greenlet]:
+        greenlets = [greenlet(flow) for _ in range(count)]
+        for each in greenlets:
+            each.switch()
+        gc.collect()
+        return greenlets
+
+    first = park(FIRST_FLOWS)
+    before = resident_bytes()
+    more = park(flows)
+    grown = resident_bytes() - before
+    for each in first + more:
+        each.switch()
+    return grown / flows

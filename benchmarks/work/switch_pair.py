@@ -13,20 +13,28 @@ from __future__ import annotations
 from benchmarks.clocks import Laps
 
 ROUNDS = 50_000
+DEPTH = 50
+"""Python frames of each flow, in the deep variants."""
 
 
-def on_swapco(laps: Laps) -> None:
+def on_swapco(laps: Laps, depth: int = 0) -> None:
     from swapco import Fiber, block, resume, run, spawn, switch_to
 
     rounds = laps.scaled(ROUNDS)
     pair: list[Fiber] = []
 
-    def ping() -> None:
+    def ping(frames: int) -> None:
+        if frames:
+            ping(frames - 1)
+            return
         other = pair[1]
         for _ in range(rounds):
             switch_to(other)
 
-    def pong() -> None:
+    def pong(frames: int) -> None:
+        if frames:
+            pong(frames - 1)
+            return
         # the first handoff finds it new and leaves it a token: take that
         block()
         other = pair[0]
@@ -35,7 +43,7 @@ def on_swapco(laps: Laps) -> None:
 
     def main() -> None:
         for lap in laps:
-            pair[:] = [spawn(ping), spawn(pong)]
+            pair[:] = [spawn(ping, depth), spawn(pong, depth)]
             with lap(2 * rounds):
                 pair[0].join()
             # pong waits in its last switch_to for a handoff that will not come.
@@ -45,20 +53,30 @@ def on_swapco(laps: Laps) -> None:
     run(main)
 
 
-def on_greenlet(laps: Laps) -> None:
+def on_swapco_deep(laps: Laps) -> None:
+    on_swapco(laps, DEPTH)
+
+
+def on_greenlet(laps: Laps, depth: int = 0) -> None:
     from greenlet import getcurrent, greenlet
 
     rounds = laps.scaled(ROUNDS)
     pair: list[greenlet] = []
     caller = getcurrent()
 
-    def ping() -> None:
+    def ping(frames: int) -> None:
+        if frames:
+            ping(frames - 1)
+            return
         caller.switch()
         other = pair[1]
         for _ in range(rounds):
             other.switch()
 
-    def pong() -> None:
+    def pong(frames: int) -> None:
+        if frames:
+            pong(frames - 1)
+            return
         caller.switch()
         other = pair[0]
         for _ in range(rounds):
@@ -68,7 +86,11 @@ def on_greenlet(laps: Laps) -> None:
         pair[:] = [greenlet(ping), greenlet(pong)]
         # Both start here, not one inside the other, which would make the second one deeper.
         for flow in pair:
-            flow.switch()
+            flow.switch(depth)
         with lap(2 * rounds):
             pair[0].switch()
         pair[1].switch()
+
+
+def on_greenlet_deep(laps: Laps) -> None:
+    on_greenlet(laps, DEPTH)

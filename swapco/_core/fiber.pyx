@@ -26,6 +26,7 @@ Invariants
 """
 
 import gc
+import os
 
 from cpython.object cimport PyObject
 
@@ -682,6 +683,15 @@ def _note_collection(phase, info) -> None:
 
 
 gc.callbacks.append(_note_collection)
+
+
+def _after_fork_in_child() -> None:
+    """A collection of another thread does not go on here."""
+    if not swapco_collecting_here():
+        swapco_note_collecting(False)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 cdef bint _collection_goes_on() except -1:

@@ -24,7 +24,7 @@
 enum { SIGNAL_STACK_BYTES = 64 << 10 };
 
 static struct sigaction native_overflow_previous;
-static volatile sig_atomic_t native_overflow_depth; /* of the handler in itself */
+static volatile sig_atomic_t native_overflow_chained; /* the previous handler was called */
 static void (*native_overflow_traceback)(int fd, PyThreadState *thread);
 static pthread_key_t native_overflow_key;
 static int native_overflow_has_key;
@@ -46,12 +46,13 @@ static void native_overflow_handler(int number, siginfo_t *info, void *context)
     struct sigaction *previous = &native_overflow_previous;
     if (info->si_code <= 0 && previous->sa_handler == SIG_IGN && !(previous->sa_flags & SA_SIGINFO))
         return; /* somebody's kill(), and the program does not care */
-    if (native_overflow_depth++) {
-        /* the previous handler has handed it back: its own previous one are we */
+    if (info->si_code <= 0 && native_overflow_chained) {
+        /* The previous handler has raised it again, for the one before it: us, if it was installed in between. */
         signal(number, SIG_DFL);
-        raise(number);
+        raise(number); /* delivered on return */
         return;
     }
+    native_overflow_chained = 1;
     if (info->si_code > 0 && native_stack_guards(info->si_addr)) {
         native_overflow_write(
             "\nFatal error: a fiber has used up its C stack.\n"
@@ -73,7 +74,6 @@ static void native_overflow_handler(int number, siginfo_t *info, void *context)
     } else {
         previous->sa_handler(number);
     }
-    native_overflow_depth--;
 }
 
 static void native_overflow_drop_stack(void *memory)
@@ -106,7 +106,6 @@ static void native_overflow_prepare(void)
     if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == native_overflow_handler)
         return;
     native_overflow_previous = now;
-    native_overflow_depth = 0;
     native_overflow_traceback = (void (*)(int, PyThreadState *))dlsym(RTLD_DEFAULT, "_Py_DumpTraceback");
     memset(&ours, 0, sizeof ours);
     ours.sa_sigaction = native_overflow_handler;

@@ -10,6 +10,7 @@
  * - Slabs: one mmap holds many stacks, without huge pages (one touched byte would cost 2 MiB) and without reserving
  *   swap. Where the machine refuses (RLIMIT_AS, strict overcommit), slabs of fewer and smaller stacks are tried;
  *   SMALLEST_STACK is the least that compile() of ordinary code needs.
+ *   (RecursionError comes earlier on them, and with 3.11, which does not count C calls apart, the guard may.)
  * - A page of page tables covers 2 MiB. Stacks begin SLAB_OFFSET beside its borders, so that the top of one and the
  *   guard of the next share one.
  * - The guard is at the low end. MADV_GUARD_INSTALL (Linux 6.13) marks pages without splitting the mapping; mprotect
@@ -34,7 +35,9 @@
 #include <Python.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "native_thread.h"
@@ -50,6 +53,7 @@
 #endif
 
 enum {
+    SCARCE_STACK = 1 << 20,
     SMALLEST_STACK = 256 << 10,
     SLAB_STACKS = 64,
     SLAB_OFFSET = 1 << 20,
@@ -110,10 +114,28 @@ static int native_guard_install(char *base)
     return mprotect(base, native_guard_bytes(), PROT_NONE);
 }
 
+/* Every mapping counts where RLIMIT_AS is set, and under strict overcommit. */
+static int native_address_space_is_scarce(void)
+{
+    struct rlimit limit;
+    char mode = '0';
+    FILE *file;
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        return 1;
+    file = fopen("/proc/sys/vm/overcommit_memory", "r");
+    if (file != NULL) {
+        if (fread(&mode, 1, 1, file) != 1)
+            mode = '0';
+        fclose(file);
+    }
+    return mode == '2';
+}
+
 /* One more slab; -1 without memory. Sizes are powers of two. */
 static int native_slab_map(void)
 {
-    size_t stack = NATIVE_STACK_BYTES, count = SLAB_STACKS;
+    int scarce = native_address_space_is_scarce();
+    size_t stack = scarce ? SCARCE_STACK : NATIVE_STACK_BYTES, count = scarce ? 4 : SLAB_STACKS;
     for (;;) {
         size_t bytes = stack * count + SLAB_OFFSET * 2;
         char *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -125,7 +147,11 @@ static int native_slab_map(void)
                 return -1;
             }
             madvise(mapped, bytes, MADV_NOHUGEPAGE);
-            char *start = (char *)(((uintptr_t)mapped | (2 * SLAB_OFFSET - 1)) + 1 - SLAB_OFFSET);
+            /* the first odd multiple of SLAB_OFFSET in it */
+            uintptr_t even = ((uintptr_t)mapped + SLAB_OFFSET - 1) & ~(uintptr_t)(2 * SLAB_OFFSET - 1);
+            char *start = (char *)(even + SLAB_OFFSET);
+            if (start < mapped || start + stack * count > mapped + bytes)
+                Py_FatalError("a slab of stacks does not fit its mapping");
             *slab = (native_slab){native_slabs, start, start + stack * count, stack};
             native_slab_unused = start;
             __atomic_store_n(&native_slabs, slab, __ATOMIC_RELEASE);
@@ -134,7 +160,7 @@ static int native_slab_map(void)
         if (count > 4)
             count /= 4;
         else if (stack > SMALLEST_STACK)
-            stack /= 4, count = SLAB_STACKS;
+            stack /= 2;
         else if (count > 1)
             count = 1;
         else
@@ -193,10 +219,10 @@ static size_t native_stack_size(void)
 }
 
 /* How many nested C calls of the dearest kind fit. */
-static int native_stack_c_calls(native_stack *s)
+static int native_c_calls(size_t size)
 {
-    size_t leaf = s->size > 4 * LEAF_BYTES ? LEAF_BYTES : s->size / 4;
-    return (int)((s->size - native_guard_bytes() - FRAMES_BYTES - leaf) / C_CALL_BYTES);
+    size_t leaf = size > 4 * LEAF_BYTES ? LEAF_BYTES : size / 4;
+    return (int)((size - native_guard_bytes() - FRAMES_BYTES - leaf) / C_CALL_BYTES);
 }
 
 /* Is this address in the guard of a stack? Safe in a signal handler. */

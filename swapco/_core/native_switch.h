@@ -57,7 +57,7 @@ static void native_leave(native_continuation *from, native_continuation *to)
 
 static void native_begin(native_continuation *c, native_stack *s, void (*main)(void *), void *argument)
 {
-    native_thread_fresh(&c->thread, &s->thread, s->frames, FRAMES_BYTES, native_stack_c_calls(s));
+    native_thread_fresh(&c->thread, &s->thread, s->frames, FRAMES_BYTES, native_c_calls(s->size));
     c->sp = native_registers_first_frame(s, main, argument);
 }
 

@@ -218,7 +218,11 @@ class Loop(uvloop.Loop):
     _hub = None
 
     def __init__(self, *, policy=None, clock=None, switch=None):
-        backend = make_backend(switch)
+        try:
+            backend = make_backend(switch)
+        except (RuntimeError, ValueError):
+            self.close()
+            raise
         super().__init__()
         # uvloop has opened its descriptors already
         if policy is not None and not isinstance(policy, Policy):
@@ -242,10 +246,13 @@ class Loop(uvloop.Loop):
 
     def run_forever(self):
         """Run until ``stop()`` is called."""
-        cdef Backend backend = self._backend
-        if not backend.may_run_here():
-            backend = self._take_greenlets()
-        return backend.call_in_hub(self._run_in_hub)
+        self._check_place()
+        return (<Backend>self._backend).call_in_hub(self._run_in_hub)
+
+    def _check_place(self):
+        """RuntimeError if the loop cannot run where the caller is; before anything has begun."""
+        if not (<Backend>self._backend).may_run_here():
+            self._take_greenlets()
 
     def _take_greenlets(self):
         """The loop is run inside a greenlet that somebody made: only greenlets go with that."""
@@ -265,7 +272,6 @@ class Loop(uvloop.Loop):
                     )
             hub.scheduler.backend = make_backend("greenlet")
         self._backend = make_backend("greenlet")
-        return self._backend
 
     def _run_in_hub(self):
         cdef LoopHub hub = self._hub

@@ -22,7 +22,7 @@ def outcome(source: str, *flags: str) -> str:
 
 
 def test_a_greenlet_inside_a_fiber_may_block() -> None:
-    """The switch remembers the greenlet that was running."""
+    """The switch remembers the greenlet that was running: when greenlets carry the fibers, too."""
     assert (
         outcome(
             """
@@ -41,7 +41,7 @@ def test_a_greenlet_inside_a_fiber_may_block() -> None:
                     swapco.sleep(0)
                     print(one.switch(n), two.switch(-n))
                 print(one.dead, two.dead)
-            swapco.run(main)
+            swapco.run(main, switch="greenlet")
             """
         )
         == "one two\none two\none two\n['one', 0, 1, 2] ['two', 0, -1, -2]\nTrue True\n"
@@ -74,7 +74,7 @@ def test_the_fibers_own_greenlet_blocks_while_another_of_it_is_suspended() -> No
                 g.switch()
                 log.append(("own", swapco.block()))
                 waker.cancel()
-            swapco.run(main)
+            swapco.run(main, switch="greenlet")
             print(log)
             """
         )
@@ -97,7 +97,7 @@ def test_a_greenlet_without_a_python_frame(runs: str) -> None:
                 g.switch({argument})
                 print(g.dead)
                 swapco.sleep(0.005)
-            swapco.run(main)
+            swapco.run(main, switch="greenlet")
             """
         )
         == "True\n"
@@ -129,7 +129,7 @@ def test_a_greenlet_that_is_collected_while_it_is_suspended_in_a_block() -> None
                 swapco.sleep(0)
                 log.append("main goes on")
                 return 7
-            log.append(swapco.run(main))
+            log.append(swapco.run(main, switch="greenlet"))
             print(log)
             """
         )
@@ -138,7 +138,10 @@ def test_a_greenlet_that_is_collected_while_it_is_suspended_in_a_block() -> None
 
 
 def test_a_greenlet_that_belongs_to_another_fiber() -> None:
-    """A fiber continues a greenlet that another fiber made and left: it runs as the fiber that runs."""
+    """A fiber continues a greenlet that another fiber made and left: it runs as the fiber that runs.
+
+    With native stacks that is forbidden, and cannot be seen from outside.
+    """
     text = outcome(
         """
         import greenlet, swapco
@@ -160,10 +163,146 @@ def test_a_greenlet_that_belongs_to_another_fiber() -> None:
             print(made, g.dead)
             swapco.resume(maker)
             maker.join()
-        swapco.run(main)
+        swapco.run(main, switch="greenlet")
         """
     )
     assert text == "['main'] True\n"
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "swapco.sleep(0)", "swapco.sleep(0.001)", "swapco.block()", "swapco.block(0.001)", "swapco.spawn(int).join()",
+        "swapco.switch_to(swapco.spawn(int))", "swapco.Semaphore(0).acquire()", "swapco.Queue().get()",
+        "swapco.Event().wait()", "swapco.wait([swapco.spawn(int)])", "swapco.gather(int, int)",
+        "swapco.await_(asyncio.sleep(0.001))", "swapco.await_(asyncio.get_running_loop().create_future())",
+        "left.recv(1)", "group_of_one()",
+    ],
+)  # fmt: skip
+def test_waiting_inside_a_greenlet_is_refused_with_native_stacks(wait: str) -> None:
+    """RuntimeError, before anything has changed: the greenlet, the fiber and the scheduler go on, and may wait."""
+    assert (
+        outcome(
+            f"""
+            import asyncio, greenlet, swapco
+            from swapco import socket
+            def group_of_one():
+                with swapco.TaskGroup() as group:
+                    group.spawn(int)
+            def main():
+                left, right = socket.socketpair()
+                def inner(outer):
+                    try:
+                        {wait}
+                    except BaseException as error:
+                        # a group wraps what its body raises
+                        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+                        text = str(error)
+                        log.append((type(error), 'switch="greenlet"' in text, "SWAPCO_SWITCH" in text))
+                    return outer.switch("suspended")
+                def body():
+                    for _ in range(3):
+                        g = greenlet.greenlet(inner)
+                        log.append(g.switch(greenlet.getcurrent()))
+                        log.append(g.switch("end"))
+                        assert g.dead
+                        swapco.sleep(0)
+                        swapco.sleep(0.001)
+                log = []
+                fibers = [swapco.spawn(body) for _ in range(3)]
+                for fiber in fibers:
+                    fiber.join()
+                assert log == [(RuntimeError, True, True), "suspended", "end"] * 9, log
+                # nothing is left half-way
+                swapco.sleep(0.01)
+                assert swapco.all_fibers() == {{swapco.current_fiber()}}
+                left.close()
+                right.close()
+            swapco.run(main, switch="native")
+            print("end")
+            """
+        )
+        == "end\n"
+    )
+
+
+def test_greenlets_that_do_not_wait_run_inside_fibers() -> None:
+    """Made, switched between and finished by one fiber, among its waits: whatever carries the fibers."""
+    assert (
+        outcome(
+            """
+            import greenlet, swapco
+            def body(n):
+                def counting(start):
+                    got = start
+                    while got is not None:
+                        got = outer.switch(got + n)
+                    return "counted"
+                outer = greenlet.getcurrent()
+                one, two = greenlet.greenlet(counting), greenlet.greenlet(counting)
+                got = [one.switch(1), two.switch(2)]
+                for k in range(3):
+                    swapco.sleep(0)
+                    got += [two.switch(k), one.switch(k)]
+                swapco.sleep(0.001)
+                return got + [one.switch(None), two.switch(None), one.dead and two.dead]
+            def main():
+                for n, fiber in enumerate([swapco.spawn(body, n) for n in range(20)]):
+                    expected = [1 + n, 2 + n, n, n, 1 + n, 1 + n, 2 + n, 2 + n, "counted", "counted", True]
+                    assert fiber.join() == expected, fiber
+                print("end")
+            swapco.run(main)
+            """
+        )
+        == "end\n"
+    )
+
+
+def test_what_does_not_have_to_wait_works_inside_a_greenlet() -> None:
+    """Only the wait itself is refused: a token, a free lock, an item that is there, a done fiber are not one."""
+    assert (
+        outcome(
+            """
+            import greenlet, swapco
+            def main():
+                done = swapco.spawn(lambda: 5)
+                done.join()
+                queue, lock, event = swapco.Queue(), swapco.Lock(), swapco.Event()
+                queue.put(1)
+                event.set()
+                def inner():
+                    swapco.resume(swapco.current_fiber(), "token")
+                    with lock:
+                        event.wait()
+                        return swapco.block(), queue.get(), done.join(), swapco.spawn(lambda: 7)
+                *got, spawned = greenlet.greenlet(inner).switch()
+                print(got, spawned.join())
+            swapco.run(main)
+            """
+        )
+        == "['token', 1, 5] 7\n"
+    )
+
+
+def test_the_native_hub_runs_in_the_main_greenlet() -> None:
+    """run() inside a greenlet takes greenlets; where native stacks are asked for, it is refused before main runs."""
+    assert (
+        outcome(
+            """
+            import greenlet, os, swapco
+            os.environ.pop("SWAPCO_SWITCH", None)
+            def inner(switch):
+                return swapco.run(lambda: (swapco.sleep(0.001), switch)[1], switch=switch)
+            try:
+                greenlet.greenlet(inner).switch("native")
+            except RuntimeError as error:
+                print("refused", 'greenlet' in str(error))
+            for switch in ("greenlet", None):
+                print(greenlet.greenlet(inner).switch(switch), inner(switch), inner("native"))
+            """
+        )
+        == "refused True\ngreenlet greenlet native\nNone None native\n"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- finalizers
@@ -198,16 +337,20 @@ def test_a_finalizer_that_blocks_while_its_fiber_ends(call: str) -> None:
 
 
 def test_a_generator_that_is_finalised_in_another_fiber() -> None:
-    """Its finally block blocks the fiber that collects it."""
+    """Its finally block blocks the fiber that drops it; in the collector's hands it cannot."""
     assert (
         outcome(
             """
-            import gc, swapco
+            import gc, swapco, sys
             log = []
+            def report(unraisable):
+                log.append(type(unraisable.exc_value).__name__)
+            sys.unraisablehook = report
             def generator():
                 try:
                     yield 1
                 finally:
+                    log.append("finally")
                     swapco.sleep(0)
                     log.append(swapco.current_fiber().name)
             made = []
@@ -217,7 +360,7 @@ def test_a_generator_that_is_finalised_in_another_fiber() -> None:
                 made.append(g)
             def main():
                 swapco.spawn(makes, name="maker").join()
-                swapco.spawn(made.clear, name="collector").join()
+                swapco.spawn(made.clear, name="dropper").join()
                 g = generator()
                 next(g)
                 cycle = [g]
@@ -229,7 +372,7 @@ def test_a_generator_that_is_finalised_in_another_fiber() -> None:
             print(log)
             """
         )
-        == "['collector', 'main']\n"
+        == "['finally', 'dropper', 'finally', 'RuntimeError']\n"
     )
 
 

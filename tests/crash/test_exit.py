@@ -340,10 +340,18 @@ run(every_way_to_wait)
 
 
 def test_finalizers_that_block_in_a_fiber(run_variant: Run) -> None:
-    run_variant("""
+    """Those that reference counting calls wait; those that the collector calls are told that they cannot."""
+    result = run_variant("""
+reports = []
+
+def report(unraisable):
+    error = unraisable.exc_value
+    reports.append((type(error), "called by the garbage collector cannot wait" in str(error)))
+
 class Blocking:
     def __del__(self):
         sleep(0)
+        ended.append(self)
 
 class Spawning:
     def __del__(self):
@@ -352,6 +360,7 @@ class Spawning:
 def main():
     for _ in range(100):
         for kind in (Blocking, Spawning):
+            kind()
             thing = kind()
             thing.me = thing
             del thing
@@ -359,8 +368,13 @@ def main():
     gc.collect()
     every_way_to_wait()
 
+ended = []
+sys.unraisablehook = report
 run(main)
+print(len(ended), len(reports), set(reports) == {(RuntimeError, True)})
+sys.unraisablehook = sys.__unraisablehook__
 """)
+    assert result.stdout == "100 100 True\n"
 
 
 def test_subinterpreters_are_refused_or_work(run_variant: Run) -> None:

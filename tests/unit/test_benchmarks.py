@@ -54,6 +54,10 @@ class TestRows:
             "sleep_zero.on_swapco",
             "sleep_zero.on_uvloop",
             "sleep_zero.on_gevent",
+            "sleep_zero.on_runloom",
+            "sleep_zero.on_swapco_greenlets",
+            "sleep_zero.on_swapco_deep",
+            "sleep_zero.on_swapco_greenlets_deep",
         ]
 
     def test_select(self) -> None:
@@ -214,7 +218,7 @@ class TestReport:
         assert read["rows"][0]["verdict"] == "pass"
         assert read["measurements"]["work.on_swapco"]["rounds"] == [{"value": 1.0}, {"value": 2.0}]
         assert set(read["environment"]) == {
-            "date", "rounds", "quick", "python", "swapco", "greenlet", "uvloop", "gevent",
+            "date", "rounds", "quick", "python", "swapco", "greenlet", "uvloop", "gevent", "runloom",
             "kernel", "machine", "cpu_model", "cpus",
         }  # fmt: skip
 
@@ -228,7 +232,7 @@ class TestCommandLine:
         command = [sys.executable, "-m", "benchmarks", "--list", "--only", "echo-*"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
         names = [line.split()[0] for line in listed.stdout.splitlines()[2:]]
-        assert names == ["echo-gevent", "echo-protocol", "echo-streams", "echo-single"]
+        assert names == ["echo-greenlets", "echo-gevent", "echo-protocol", "echo-streams", "echo-single"]
 
     def test_an_unknown_row(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["--only", "nonsense"]) == 2
