@@ -1,7 +1,7 @@
 """An exception of C++ that is being handled belongs to the fiber that handles it.
 
-The C++ runtime keeps, for each kernel thread, a stack of the exceptions inside whose ``catch`` blocks it is, and a count
-of those in flight (Itanium C++ ABI, ``__cxa_get_globals``). An extension module may call back into Python from such
+The C++ runtime keeps, for each kernel thread, a list of the exceptions in whose ``catch`` blocks the thread is, and how
+many are in flight (Itanium C++ ABI, ``__cxa_get_globals``). An extension module may call back into Python from such
 a block, and the Python code may wait. Here the two words are written by hand, as a ``catch`` block would.
 """
 
