@@ -83,7 +83,7 @@ def _stacks() -> Iterator[str]:
         yield _fact("guards", "by MADV_GUARD_INSTALL: as many as there is memory for")
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if address_space != resource.RLIM_INFINITY:
-        yield _fact("RLIMIT_AS", f"{address_space >> 20} MiB: stacks get smaller when it is used up")
+        yield _fact("RLIMIT_AS", f"{address_space >> 20} MiB: stacks are smaller than usual")
 
 
 def _fact(name: str, what: str) -> str:

@@ -37,7 +37,8 @@ T = TypeVar("T")
 class Runner:
     """A context manager that runs fibers: several ``run`` calls share one event loop and one context.
 
-    ``debug`` switches asyncio's debug mode; ``policy`` decides who runs next (Fifo unless given);
+    ``debug`` switches asyncio's debug mode; ``policy`` decides who runs next (Fifo unless given); ``switch`` is what
+    fibers run on, "native" or "greenlet" (native stacks unless ``SWAPCO_SWITCH`` or the machine says otherwise);
     ``loop_factory`` makes the loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in
     seconds, closing waits for threads of the default executor.
     """

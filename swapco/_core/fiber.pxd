@@ -110,6 +110,8 @@ cdef class Dispatcher:
     cdef TimerHeap timers
     cdef Hub hub
     cdef object instruments
+    # an error that has no fiber to go to: it leaves through the loop at the end of the drain
+    cdef object fatal
     # who runs now (borrowed: the scheduler holds every live fiber); NULL in the hub
     cdef PyObject *current
     cdef list dirty
@@ -147,7 +149,8 @@ cdef class Dispatcher:
     cdef int make_ready(self, FiberCore f) except -1
     cdef int drain_inbox(self) except -1
     cdef int deliver_cancel(self, FiberCore f) except -1
-    cdef int note_block(self, FiberCore f) except -1
+    cdef int note(self, str event, object first, object second=*) noexcept
+    cdef int note_block(self, FiberCore f) noexcept
     # what Scheduler adds
     cdef PyObject *take(self) except? NULL
     cdef int push(self, FiberCore f) except -1

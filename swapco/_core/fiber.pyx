@@ -46,6 +46,7 @@ cdef enum:
     HANDOFFS = 64
 
 cdef unsigned long long _names = 0
+cdef object _ABSENT = object()
 
 
 # ---------------------------------------------------------------------------------------- wait queues
@@ -350,9 +351,9 @@ cdef class Dispatcher:
             return _take_token(me)
         if me.cancel_pending:
             self.raise_cancel(me)
+        _may_wait(me)
         if deadline_ns != NEVER_NS and deadline_ns <= self.clock.now_ns():
             raise TimeoutError("block() timed out")
-        _may_wait(me)
         _open_wait(self, me, WAIT_OPEN_BARE, reason, NULL, deadline_ns)
         _give_away(self, me)
         winner = _close_wait(self, me)
@@ -389,6 +390,8 @@ cdef class Dispatcher:
         cdef int winner
         if target._state == DONE:
             raise InvalidStateError(f"switch_to({target!r}): it is done, so nobody would ever come back")
+        if target._state == NEW and not target.queued:
+            raise RuntimeError(f"switch_to({target!r}): it was made, but never spawned")
         _may_wait(me)
         _have_timer(me, deadline_ns)
         if self.slot.inbox_head != NULL:
@@ -398,7 +401,7 @@ cdef class Dispatcher:
             target.handed = value
             transition_wake(&target._state)
             if self.instruments is not None:
-                self.instruments.emit("resumed", target)
+                self.note("resumed", target)
             direct = True
         else:
             if not target.has_token and wait_phase(&target.wait) != WAIT_WON_RESUME:
@@ -551,9 +554,19 @@ cdef class Dispatcher:
             self.raise_cancel(me)
         return 0
 
-    cdef int note_block(self, FiberCore f) except -1:
-        self.instruments.emit("blocked", f, f.wait_reason)
+    cdef int note(self, str event, object first, object second=_ABSENT) noexcept:
+        """Tell the instruments. Whatever they raise must not stop a fiber half-way between running and parked."""
+        try:
+            if second is _ABSENT:
+                self.instruments.emit(event, first)
+            else:
+                self.instruments.emit(event, first, second)
+        except BaseException as error:
+            self.fatal = error
         return 0
+
+    cdef int note_block(self, FiberCore f) noexcept:
+        return self.note("blocked", f, f.wait_reason)
 
     # -- what makes a waiting fiber runnable
 
@@ -570,7 +583,7 @@ cdef class Dispatcher:
             return 0  # it was in the inbox as well
         transition_wake(&f._state)
         if self.instruments is not None:
-            self.instruments.emit("resumed", f)
+            self.note("resumed", f)
         return self.push(f)
 
     cdef int drain_inbox(self) except -1:
@@ -583,7 +596,11 @@ cdef class Dispatcher:
             if f._state == BLOCKED and not wait_is_open(&f.wait):
                 self.make_ready(f)
             elif f.cancel_pending:
-                self.deliver_cancel(f)
+                try:
+                    self.deliver_cancel(f)
+                except BaseException as error:
+                    # what a future's cancel() raised: whoever asked for it is in another thread
+                    self.fatal = error
 
     cdef int deliver_cancel(self, FiberCore f) except -1:
         """A cancellation was requested: end the wait, if it is still open."""
@@ -713,6 +730,8 @@ cdef inline int _may_wait(FiberCore me) except -1:
             "a finalizer (__del__ or a weakref callback) called by the garbage collector cannot wait: have it spawn() "
             "what must wait, or hand it to a queue with put_nowait()"
         )
+    if me._state != RUNNING:
+        raise RuntimeError(f"a policy or an instrument cannot wait: it was called while {me!r} is being switched")
     if me.stack.root_chunk != swapco_frames_chunk():
         me.stack.leave_elsewhere()
     return 0

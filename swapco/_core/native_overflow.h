@@ -24,7 +24,8 @@
 enum { SIGNAL_STACK_BYTES = 64 << 10 };
 
 static struct sigaction native_overflow_previous;
-static volatile sig_atomic_t native_overflow_chained; /* the previous handler was called */
+static volatile sig_atomic_t native_overflow_inside;  /* the handler runs */
+static volatile sig_atomic_t native_overflow_chained; /* since a loop began, the previous handler was called */
 static void (*native_overflow_traceback)(int fd, PyThreadState *thread);
 static pthread_key_t native_overflow_key;
 static int native_overflow_has_key;
@@ -46,22 +47,22 @@ static void native_overflow_handler(int number, siginfo_t *info, void *context)
     struct sigaction *previous = &native_overflow_previous;
     if (info->si_code <= 0 && previous->sa_handler == SIG_IGN && !(previous->sa_flags & SA_SIGINFO))
         return; /* somebody's kill(), and the program does not care */
-    if (info->si_code <= 0 && native_overflow_chained) {
-        /* The previous handler has raised it again, for the one before it: us, if it was installed in between. */
+    if (native_overflow_inside || (info->si_code <= 0 && native_overflow_chained)) {
+        /* The previous handler calls, or raises it again for, the one before it: us, if it came in between. */
         signal(number, SIG_DFL);
         raise(number); /* delivered on return */
         return;
     }
-    native_overflow_chained = 1;
+    native_overflow_inside = native_overflow_chained = 1;
     if (info->si_code > 0 && native_stack_guards(info->si_addr)) {
         native_overflow_write(
             "\nFatal error: a fiber has used up its C stack.\n"
             "Recursion through C code (repr, json, pickle, sorted, the compiler ...) went too deep in it. Recurse less, "
             "do it\noutside fibers, or let greenlets carry the fibers: SWAPCO_SWITCH=greenlet or "
             "swapco.run(main, switch=\"greenlet\").\n");
-        if (native_overflow_traceback != NULL && previous->sa_handler == SIG_DFL) {
+        if (native_overflow_traceback != NULL && previous->sa_handler == SIG_DFL && native_this_thread != NULL) {
             native_overflow_write("\n");
-            native_overflow_traceback(STDERR_FILENO, PyThreadState_Get());
+            native_overflow_traceback(STDERR_FILENO, native_this_thread);
         }
     }
     if (previous->sa_flags & SA_SIGINFO) {
@@ -74,6 +75,7 @@ static void native_overflow_handler(int number, siginfo_t *info, void *context)
     } else {
         previous->sa_handler(number);
     }
+    native_overflow_inside = 0;
 }
 
 static void native_overflow_drop_stack(void *memory)
@@ -101,6 +103,7 @@ static void native_overflow_prepare(void)
                 pthread_setspecific(native_overflow_key, memory);
         }
     }
+    native_overflow_chained = 0;
     if (sigaction(SIGSEGV, NULL, &now) < 0)
         return;
     if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == native_overflow_handler)

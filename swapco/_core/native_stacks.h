@@ -4,20 +4,21 @@
  * the memory of its Python frames grows up.
  *
  *     base                                                                           base + size
- *     | guard, 32 KiB | C stack  <------ grows down | head | Python frames ---- grow up ----> |
+ *     | guard, 64 KiB | C stack  <------ grows down | head | Python frames ---- grow up ----> |
  *                                                   ^ in the middle of a page; frames: 17 KiB
  *
  * - Slabs: one mmap holds many stacks, without huge pages (one touched byte would cost 2 MiB) and without reserving
  *   swap. Where the machine refuses (RLIMIT_AS, strict overcommit), slabs of fewer and smaller stacks are tried;
  *   SMALLEST_STACK is the least that compile() of ordinary code needs.
- *   (RecursionError comes earlier on them, and with 3.11, which does not count C calls apart, the guard may.)
+ *   RecursionError comes earlier on these. With 3.11, which does not count C calls apart, it would not: so there are
+ *   none there, and a process whose address space is limited from the start takes greenlets (native_space_refusal).
  * - A page of page tables covers 2 MiB. Stacks begin SLAB_OFFSET beside its borders, so that the top of one and the
  *   guard of the next share one.
  * - The guard is at the low end. MADV_GUARD_INSTALL (Linux 6.13) marks pages without splitting the mapping; mprotect
  *   costs two mappings a stack, of which a process has vm.max_map_count, 65,530 by default: 32,000 stacks.
- *   It is 32 KiB, so that a function with a large frame does not jump over it.
- * - Free stacks are kept in a list, last in first out: the warmest is used next. A stack comes back with what it
- *   touched; all but the WARM last ones, and all that went deep, give the pages of the C stack back to the system.
+ *   It is 64 KiB, so that a function with a large frame (select has 49 KB) does not jump over it.
+ * - Free stacks are kept in a list, last in first out. One that comes back gives the pages of its C stack back to the
+ *   system: those below the first WARM_BYTES, or, if WARM stacks are free already, all of them.
  * - Frames begin in memory of the stack itself because CPython would map and unmap 16 KiB a fiber: dearer than all
  *   the rest of starting one.
  *
@@ -48,16 +49,18 @@
 
 #if PY_VERSION_HEX < 0x030C0000
 #define NATIVE_STACK_BYTES ((size_t)8 << 20)
+#define SCARCE_STACK NATIVE_STACK_BYTES
+#define SMALLEST_STACK NATIVE_STACK_BYTES
 #else
 #define NATIVE_STACK_BYTES ((size_t)2 << 20)
+#define SCARCE_STACK ((size_t)1 << 20)
+#define SMALLEST_STACK ((size_t)256 << 10)
 #endif
 
 enum {
-    SCARCE_STACK = 1 << 20,
-    SMALLEST_STACK = 256 << 10,
     SLAB_STACKS = 64,
     SLAB_OFFSET = 1 << 20,
-    GUARD_BYTES = 32 << 10,
+    GUARD_BYTES = 64 << 10,
     FRAMES_BYTES = 17 << 10, /* 1 KiB of it in the page that the C stack begins in */
     C_CALL_BYTES = 2600,
     LEAF_BYTES = 128 << 10,
@@ -114,13 +117,15 @@ static int native_guard_install(char *base)
     return mprotect(base, native_guard_bytes(), PROT_NONE);
 }
 
-/* Every mapping counts where RLIMIT_AS is set, and under strict overcommit. */
+/* Every mapping counts where RLIMIT_AS or RLIMIT_DATA is set, and under strict overcommit. */
 static int native_address_space_is_scarce(void)
 {
     struct rlimit limit;
     char mode = '0';
     FILE *file;
     if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        return 1;
+    if (getrlimit(RLIMIT_DATA, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
         return 1;
     file = fopen("/proc/sys/vm/overcommit_memory", "r");
     if (file != NULL) {

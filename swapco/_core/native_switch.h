@@ -38,6 +38,16 @@ static const char *native_refusal(void)
 #endif
 }
 
+/* The same, as to memory: asked once, when there are no stacks yet. */
+static const char *native_space_refusal(void)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    if (native_address_space_is_scarce())
+        return "address space is limited, and CPython 3.11 does not count C calls: each stack must be 8 MiB";
+#endif
+    return NULL;
+}
+
 #ifdef NATIVE_REGISTERS
 
 static inline void native_switch(native_continuation *from, native_continuation *to)

@@ -23,6 +23,8 @@ Invariants
 - Nothing is raised between the two halves of a switch; a switch allocates nothing.
 """
 
+import traceback
+
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
@@ -32,6 +34,7 @@ from .switch cimport Backend, Stack, StackMain, thread_frames_root
 
 cdef extern from "native_switch.h":
     const char *native_refusal()
+    const char *native_space_refusal()
     void native_thread_prepare()
     void native_overflow_prepare()
     void native_switch(native_continuation *leaving, native_continuation *to) noexcept
@@ -86,11 +89,6 @@ cdef class NativeStack(Stack):
             found = native_stack_frame(&self.here)
         return None if found == NULL else _take(found)
 
-    def __dealloc__(self):
-        # one that never ran
-        if self.memory != NULL:
-            native_stack_put(self.memory)
-
 
 cdef void _main(void *p) noexcept:
     """The first and the last function of every native stack."""
@@ -101,8 +99,12 @@ cdef void _main(void *p) noexcept:
     )
 
 
-cdef int _call_entry(PyObject *p) except -1:
-    return (<NativeStack>p).entry.main(<NativeStack>p)
+cdef int _call_entry(PyObject *p) noexcept:
+    try:
+        return (<NativeStack>p).entry.main(<NativeStack>p)
+    except BaseException:
+        traceback.print_exc()
+        return -1
 
 
 cdef class NativeBackend(Backend):
@@ -155,6 +157,8 @@ cdef class NativeBackend(Backend):
 def build_refusal():
     """Why this build, or this process, has no native stacks; None: it has."""
     cdef const char *refusal = native_refusal()
+    if refusal == NULL:
+        refusal = native_space_refusal()
     return None if refusal == NULL else refusal.decode()
 
 
@@ -184,7 +188,10 @@ cdef class _Probe(StackMain):
 
     cdef int main(self, Stack stack) except -1:
         while stack.fiber is not None:
-            self.seen.append(self.look())
+            try:
+                self.seen.append(self.look())
+            except BaseException as error:
+                self.seen.append(error)
             self.hub.switch_from(stack)
         return 0
 

@@ -20,8 +20,8 @@
  * Rules:
  * - The depth is stored, not what remains: sys.setrecursionlimit may come between.
  * - 3.11 caches "somebody traces" in the cframe: computed anew at each restore, for it may have changed meanwhile.
- * - The context is moved, not copied: one reference, in the thread state or here. A stale pointer here would be
- *   visited and freed twice. `context_ver` tells the interpreter's caches that it changed.
+ * - The context is moved, not copied: one reference, in the thread state or here; what is here of a running stack
+ *   is NULL. `context_ver` tells the interpreter's caches that it changed.
  * - Of the C++ runtime, the exceptions being caught (__cxa_eh_globals of the C++ ABI, 2.2.2): a fiber may be inside a
  *   catch block of an extension module. Found in libstdc++, if the process has one.
  * - Left alone, because they belong to the thread: pending deallocations, trace and profile functions, the dict, the
@@ -133,14 +133,17 @@ static inline void native_thread_restore(PyThreadState *t, native_thread_state *
     t->tracing = s->tracing;
 #if PY_VERSION_HEX < 0x030C0000
     t->cframe = s->cframe;
+    s->cframe = NULL;
     t->cframe->use_tracing = t->tracing == 0 && (t->c_tracefunc != NULL || t->c_profilefunc != NULL) ? 255 : 0;
     t->trash_delete_nesting = s->trash;
 #elif PY_VERSION_HEX < 0x030D0000
     t->cframe = s->cframe;
+    s->cframe = NULL;
     t->trash.delete_nesting = s->trash;
     t->c_recursion_remaining = s->c_calls;
 #else
     t->current_frame = s->frame;
+    s->frame = NULL;
     t->c_recursion_remaining = s->c_calls;
 #endif
     NATIVE_SET_DEPTH(t, s->depth);
@@ -182,20 +185,26 @@ static void native_thread_fresh(native_thread_state *s, native_thread_base *base
     s->limit = (PyObject **)((char *)chunk + chunk_bytes);
 }
 
-/* The innermost Python frame of a parked stack: a new reference, or NULL without an exception. Making the frame's
+/* The innermost Python frame of a parked stack: a new reference, or NULL without an exception (it runs). Making the frame's
  * object must not collect garbage: Python code would run with the wrong frame. */
 static PyObject *native_thread_frame(native_thread_state *s)
 {
     PyThreadState *t = PyThreadState_Get();
     PyFrameObject *found;
-    int collects = PyGC_Disable();
+    int collects;
 #if PY_VERSION_HEX < 0x030D0000
     _PyCFrame *here = t->cframe;
+    if (s->cframe == NULL)
+        return NULL;
+    collects = PyGC_Disable();
     t->cframe = s->cframe;
     found = PyThreadState_GetFrame(t);
     t->cframe = here;
 #else
     struct _PyInterpreterFrame *here = t->current_frame;
+    if (s->frame == NULL)
+        return NULL;
+    collects = PyGC_Disable();
     t->current_frame = s->frame;
     found = PyThreadState_GetFrame(t);
     t->current_frame = here;

@@ -69,6 +69,7 @@ cdef class HeapPolicy(Policy):
     cdef dict _entries
     cdef long long _sequence
     cdef object _key(self, Runnable f)
+    cdef object _pop(self)
 
 
 cdef class Priority(HeapPolicy):

@@ -173,7 +173,9 @@ cdef class HeapPolicy(Policy):
         return 0
 
     cdef int push_runnable(self, Runnable f) except -1:
-        cdef list entry = [self._key(f), self._sequence, f]
+        cdef list entry
+        self.check(f)  # its priority may have been assigned since
+        entry = [self._key(f), self._sequence, f]
         self._sequence += 1
         f.queued = True
         self._entries[id(f)] = entry
@@ -181,7 +183,7 @@ cdef class HeapPolicy(Policy):
         return 0
 
     cdef PyObject *pop_runnable(self) except? NULL:
-        cdef object f = self.pop()
+        cdef object f = self._pop()
         return NULL if f is None else <PyObject *>f
 
     cdef int remove_runnable(self, Runnable f) except -1:
@@ -203,6 +205,9 @@ cdef class HeapPolicy(Policy):
 
     def pop(self):
         """The next fiber, or None."""
+        return self._pop()
+
+    cdef object _pop(self):
         cdef object f
         while self._heap:
             f = heapq.heappop(self._heap)[2]

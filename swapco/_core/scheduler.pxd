@@ -28,8 +28,6 @@ cdef class Scheduler(Dispatcher):
     cdef list pool
     cdef Py_ssize_t pool_low
     cdef Timer pool_timer
-    # leaves through the loop at the end of the drain
-    cdef object fatal
     # this process is the forked child of the one that the fibers live in
     cdef bint abandoned
     # a loop runs it, in the home worker
@@ -57,8 +55,8 @@ cdef class Scheduler(Dispatcher):
     cdef int drain(self) except -1
     cdef int fire_timers(self) except -1
     cdef bint runnable(self) except -1
-    cdef int note_switch(self, FiberCore leaving) except -1
-    cdef int note_arrival(self, FiberCore arriving) except -1
+    cdef int note_switch(self, FiberCore leaving) noexcept
+    cdef int note_arrival(self, FiberCore arriving) noexcept
 
 
 cdef Scheduler running_scheduler()

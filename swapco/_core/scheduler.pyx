@@ -209,7 +209,7 @@ cdef class Scheduler(Dispatcher):
         self.live = <PyObject *>f
         self.live_count += 1
         if self.instruments is not None:
-            self.instruments.emit("spawned", f)
+            self.note("spawned", f)
         if self.slot.inbox_head != NULL:
             self.drain_inbox()
         self.push(f)
@@ -310,8 +310,14 @@ cdef class Scheduler(Dispatcher):
         return p
 
     cdef PyObject *take_from_policy(self) noexcept:
+        cdef PyObject *found
         try:
-            return self.policy.pop_runnable()
+            found = self.policy.pop_runnable()
+            if found != NULL and (
+                not isinstance(<object>found, FiberCore) or (<FiberCore>found).scheduler is not self
+            ):
+                raise RuntimeError(f"{type(self.policy).__name__} named {<object>found!r}, which it was not given")
+            return found
         except BaseException as error:
             self.fatal = error
             return NULL
@@ -408,10 +414,10 @@ cdef class Scheduler(Dispatcher):
         # whatever runs now (callbacks, finalizers) runs no longer "as" this fiber: blocking is an error there
         self.current = NULL
         transition_finish(&f._state)
+        f.stack = None
         f.fn = f.args = None
         f.token = f.handed = None
         f.has_token = f.hooked = f.cancel_pending = False
-        f.stack = None
         if f.live_prev != NULL:
             (<FiberCore>f.live_prev).live_next = f.live_next
         else:
@@ -434,7 +440,7 @@ cdef class Scheduler(Dispatcher):
             self.fatal = f.exception_value
             f.result_retrieved = True
         if self.instruments is not None:
-            self.instruments.emit("finished", f)
+            self.note("finished", f)
         Py_DECREF(f)
         return 0
 
@@ -570,7 +576,7 @@ cdef class Scheduler(Dispatcher):
             else:
                 try:
                     stack = self.backend.create(self.entry, self.hub_stack)
-                except MemoryError as error:
+                except BaseException as error:
                     return self.fail_unstarted(<FiberCore>p, error)
                 self.stacks_created += 1
             stack.fiber = <FiberCore>p
@@ -590,9 +596,12 @@ cdef class Scheduler(Dispatcher):
 
     cdef int fail_unstarted(self, FiberCore f, object error) except -1:
         """There is no stack for a NEW fiber: that is its outcome."""
-        f.discard()
         transition_start(&f._state)
         f.exception_value = error
+        try:
+            f.discard()
+        except BaseException as worse:
+            f.exception_value = worse
         return self.finish(f)
 
     cdef int trim_pool(self, Py_ssize_t keep) except -1:
@@ -609,13 +618,11 @@ cdef class Scheduler(Dispatcher):
 
     # -- observers
 
-    cdef int note_switch(self, FiberCore leaving) except -1:
-        self.instruments.emit("before_switch", leaving, None if self.current == NULL else <object>self.current)
-        return 0
+    cdef int note_switch(self, FiberCore leaving) noexcept:
+        return self.note("before_switch", leaving, None if self.current == NULL else <object>self.current)
 
-    cdef int note_arrival(self, FiberCore arriving) except -1:
-        self.instruments.emit("after_switch", arriving)
-        return 0
+    cdef int note_arrival(self, FiberCore arriving) noexcept:
+        return self.note("after_switch", arriving)
 
     def add_instrument(self, instrument) -> None:
         """Install an ``Instrument``: its hooks are called from now on."""
@@ -669,12 +676,14 @@ def _after_fork_in_child() -> None:
 
 def _end_of_forked_child():
     """A fiber's function returned in a forked child: there is no loop to go back to."""
-    print(
-        "swapco: a fiber returned in a forked child, which has no event loop: end the child with os._exit(), "
-        "or call swapco.run() in it",
-        file=sys.stderr, flush=True,
-    )
-    os._exit(70)  # EX_SOFTWARE
+    try:
+        print(
+            "swapco: a fiber returned in a forked child, which has no event loop: end the child with os._exit(), "
+            "or call swapco.run() in it",
+            file=sys.stderr, flush=True,
+        )
+    finally:
+        os._exit(70)  # EX_SOFTWARE
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
