@@ -64,6 +64,7 @@ ONLY_IN = {
 HEADERS_ONLY_IN = {
     "greenlet/greenlet.h": {"_core.greenlet_switch", "_core.native_switch"},
     "native_switch.h": {"_core.native_switch"},
+    "collection.h": {"_core.fiber"},
     "linux/futex.h": {"_core.futex"},
     "futex.h": {"_core.futex"},
     "sys/epoll.h": {"_loop.poller"},

@@ -677,18 +677,7 @@ cdef inline int _have_timer(FiberCore me, long long deadline_ns) except -1:
     return 0
 
 
-cdef extern from *:
-    """
-    /* Which kernel thread collects garbage right now: its thread state; NULL: none. */
-    static PyThreadState *swapco_collecting;
-    /* The thread state of this kernel thread, once a loop has run in it. */
-    static __thread PyThreadState *swapco_thread __attribute__((tls_model("initial-exec")));
-
-    static inline int swapco_collecting_here(void) { return swapco_collecting == swapco_thread; }
-    static inline void *swapco_frames_chunk(void) { return swapco_thread->datastack_chunk; }
-    static inline void swapco_note_thread(void) { swapco_thread = PyThreadState_Get(); }
-    static inline void swapco_note_collecting(int on) { swapco_collecting = on ? PyThreadState_Get() : NULL; }
-    """
+cdef extern from "collection.h":
     bint swapco_collecting_here()
     void *swapco_frames_chunk()
     void swapco_note_thread()
