@@ -24,7 +24,7 @@ from state_support import callers
 import swapco
 
 Step = tuple[Any, ...]
-EXAMPLES = 2500 if os.environ.get("SWAPCO_LAWS") == "thorough" else 30
+EXAMPLES = 2500 if os.environ.get("SWAPCO_LAWS") == "thorough" else 20
 variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable", default=None)
 
 
