@@ -7,7 +7,9 @@ fiber; whatever else blocks the calling fiber, and is NotInFiber outside of one.
 
 import socket as _socket
 
-from ._core.fiber cimport FiberCore, running_fiber
+from cpython.object cimport PyObject
+
+from ._core.fiber cimport FiberCore, fiber_here, outside, running_fiber, section
 from ._loop.poller cimport PollingHub
 
 from ._loop.awaiting import await_
@@ -35,21 +37,33 @@ def is_numeric(host) -> bool:
     return False
 
 
+cdef bint _may_block() noexcept:
+    """Is the caller a thread fiber?"""
+    cdef PyObject *f = fiber_here()
+    return f != NULL and (<FiberCore>f).threaded
+
+
 cdef object _in_thread(str caller, object function, tuple args):
-    """Call a blocking function of the resolver in a thread of the event loop; parks the fiber."""
-    cdef FiberCore me = running_fiber(caller)
+    """Call a blocking function of the resolver in a thread of the event loop; parks the fiber.  A thread fiber calls it
+    as it is."""
+    cdef section here = outside()
+    cdef FiberCore me
+    if _may_block():
+        return function(*args)
+    me = running_fiber(caller, &here.worker)
     loop = (<PollingHub>me.scheduler.hub).loop
     return await_(loop.run_in_executor(None, function, *args))
 
 
 def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0) -> list:
     """The addresses of ``(host, port)``, as the standard function.  Blocks the fiber unless both are numeric."""
+    cdef section here = outside()
     cdef FiberCore me
-    if is_numeric(host) and (
+    if _may_block() or is_numeric(host) and (
         port is None or isinstance(port, int) or (isinstance(port, (str, bytes)) and port.isdigit())
     ):
         return _socket.getaddrinfo(host, port, family, type, proto, flags)
-    me = running_fiber("getaddrinfo")
+    me = running_fiber("getaddrinfo", &here.worker)
     loop = (<PollingHub>me.scheduler.hub).loop
     found = await_(loop.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags))
     return [

@@ -23,7 +23,7 @@ from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS
 from ._core.reasons cimport FIBERS
-from ._core.fiber cimport FiberCore, Watcher, running_dispatcher, running_fiber
+from ._core.fiber cimport FiberCore, Watcher, enter, outside, running_dispatcher, running_fiber, section
 from ._core.scheduler cimport Scheduler
 from ._core.wait cimport WAIT_WON_CANCEL
 from ._loop.task cimport new_fiber
@@ -81,6 +81,8 @@ cdef class TaskGroup(Watcher):
         Errors: RuntimeError before the block, after it, while the group is shutting down, and for another
         event loop than the group's; those of ``swapco.spawn``.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         cdef FiberCore member
         try:
             self.check_open()
@@ -152,10 +154,10 @@ cdef class TaskGroup(Watcher):
     # -- the block
 
     def __enter__(self):
-        cdef FiberCore me
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("TaskGroup", &here.worker)
         if self.entered:
             raise RuntimeError(f"{self!r} has already been entered")
-        me = running_fiber("TaskGroup")
         self.parent = me
         self.scheduler = <Scheduler>me.scheduler
         self.requests_before = me.cancel_requests
@@ -175,11 +177,13 @@ cdef class TaskGroup(Watcher):
             self.base_error = error = trace = None
 
     cdef object leave(self, object error):
+        cdef section here = outside()
         cdef FiberCore me = self.parent
         cdef object cancellation = None
         cdef object thrown = None
         if me is None:
             raise RuntimeError(f"{self!r} has already been left")
+        enter(&here.worker)
         self.exiting = True
         if error is not None:
             if self.base_error is None and isinstance(error, (KeyboardInterrupt, SystemExit)):

@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS, deadline_after
-from ._core.fiber cimport Dispatcher, FiberCore, WaitQueue, running_dispatcher
+from ._core.fiber cimport FiberCore, WaitQueue, fiber_here
 
 
 cdef inline long long deadline_of(FiberCore me, object timeout) except -1:
@@ -15,8 +15,7 @@ cdef inline long long deadline_of(FiberCore me, object timeout) except -1:
 
 cdef inline bint in_fiber():
     """Is the caller a fiber, and not in the hub?"""
-    cdef Dispatcher s = running_dispatcher()
-    return s is not None and s.current != NULL
+    return fiber_here() != NULL
 
 
 cdef int check_thread(PyObject *waiter, object primitive, str method) except -1

@@ -2,12 +2,14 @@
 
 A blocking operation of a primitive looks like this:
 
-    me = running_fiber("Lock.acquire")            NotInFiber where there is nothing to block
+    cdef section here                             the slot is ours until the return, also in a thread fiber
+    me = running_fiber("Lock.acquire", &here.worker)   NotInFiber where there is nothing to block
     deadline_ns = deadline_of(me, timeout)        ValueError for NaN, also if it need not wait
     ...                                           the fast path: no switch, no cancellation point
     wait_in_line(me, &self.waiters, LOCK, ...)    raises what can be raised before it parks, then parks
 
-and a releasing one calls ``check_thread`` before it changes anything, if there is somebody to wake.
+and a releasing one opens its section with ``enter(&here.worker)``, and calls ``check_thread`` before it changes
+anything, if there is somebody to wake.  User code (a predicate, a callback) is called outside of sections.
 
 ``async with`` in the hub.  A coroutine that a fiber drives may block like any function.  A coroutine in the hub must
 not: a helper fiber acquires in its name, and the coroutine awaits the helper.  It may be cancelled in four moments:
@@ -25,7 +27,7 @@ import asyncio
 from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS
-from ._core.fiber cimport Dispatcher, FiberCore, WaitQueue, running_dispatcher, running_fiber
+from ._core.fiber cimport FiberCore, WaitQueue, fiber_here, outside, running_fiber, section
 
 from ._core.reasons import describe
 
@@ -60,9 +62,9 @@ cdef object wait_in_line(FiberCore me, WaitQueue *queue, short reason, object pr
 
 cdef object caller():
     """Who calls: the running fiber, or in the hub the asyncio task, if there is one."""
-    cdef Dispatcher s = running_dispatcher()
-    if s is not None and s.current != NULL:
-        return <FiberCore>s.current
+    cdef PyObject *f = fiber_here()
+    if f != NULL:
+        return <FiberCore>f
     try:
         return asyncio.current_task()
     except RuntimeError:
@@ -71,7 +73,8 @@ cdef object caller():
 
 def _acquire_in_helper(acquire, undo):
     """What the helper runs: ``acquire``, and ``undo`` if it was cancelled too late to stop that."""
-    cdef FiberCore me = running_fiber("async with")
+    cdef section here = outside()
+    cdef FiberCore me = running_fiber("async with", &here.worker)
     result = acquire()
     if me.cancel_pending:
         undo()

@@ -52,6 +52,8 @@ cdef class Condition:
     cdef WaitQueue waiters
 
     cdef int wait_until(self, FiberCore me, long long deadline_ns) except -1
+    cdef long long deadline_for(self, object timeout) except -1
+    cdef int wait_once(self, long long deadline_ns) except -1
     cdef int reacquire(self, FiberCore me, Py_ssize_t depth) except -1
     cdef int requeue(self, Py_ssize_t n) except -1
 

@@ -44,7 +44,7 @@ from collections import namedtuple
 from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS
-from ._core.fiber cimport Dispatcher, FiberCore, queue_append, queue_remove, running_fiber
+from ._core.fiber cimport Dispatcher, FiberCore, enter, outside, queue_append, queue_remove, running_fiber, section
 from ._core.reasons cimport CONDITION, EVENT, LOCK, PARK, SEMAPHORE
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE, wait_is_open
 from .lines cimport caller, check_before_wait, check_thread, deadline_of, in_fiber, wait_in_line
@@ -113,7 +113,8 @@ cdef class _Acquirable:
         raise TypeError(f"{type(self).__name__} does not implement give")
 
     def _acquire_for(self, holder):
-        cdef FiberCore me = running_fiber("async with")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("async with", &here.worker)
         self.take(me, NEVER_NS)
         self.pass_to(holder)
 
@@ -226,7 +227,8 @@ cdef class Lock(_Mutex):
         CancelledError (only if it has to wait), NotInFiber, ValueError for a timeout that is NaN, RuntimeError if
         fibers of another event loop are in line.
         """
-        cdef FiberCore me = running_fiber("Lock.acquire")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Lock.acquire", &here.worker)
         self.take(me, deadline_of(me, timeout))
         return True
 
@@ -236,19 +238,23 @@ cdef class Lock(_Mutex):
         Any fiber may release, not only the owner (as in asyncio), and so may loop callbacks.  Errors:
         RuntimeError if the lock is not locked, or from another thread than that of the waiting fibers.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         if self.depth == 0:
             raise RuntimeError("Lock is not acquired. Every release() needs an acquire() before it")
         self.give()
 
     def __enter__(self) -> None:
-        cdef FiberCore me
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Lock.__enter__", &here.worker)
         if type(self) is not Lock:
             self.acquire()
             return
-        me = running_fiber("Lock.__enter__")
         self.take(me, NEVER_NS)
 
     def __exit__(self, exc_type, exc, traceback) -> None:
+        cdef section here = outside()
+        enter(&here.worker)
         if type(self) is not Lock or self.depth == 0:
             self.release()
             return
@@ -287,7 +293,8 @@ cdef class RLock(_Mutex):
         CancelledError (only if it has to wait), NotInFiber, ValueError for a timeout that is NaN, RuntimeError if
         fibers of another event loop are in line.
         """
-        cdef FiberCore me = running_fiber("RLock.acquire")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("RLock.acquire", &here.worker)
         self.take(me, deadline_of(me, timeout))
         return True
 
@@ -296,6 +303,8 @@ cdef class RLock(_Mutex):
 
         Errors: RuntimeError if the caller is not the owner.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         if self.depth == 0:
             raise RuntimeError("cannot release un-acquired lock: every release() needs an acquire() before it")
         if self.holder is not caller():
@@ -356,7 +365,8 @@ cdef class Semaphore(_Acquirable):
         CancelledError (only if it has to wait), NotInFiber, ValueError for a timeout that is NaN, RuntimeError if
         fibers of another event loop are in line.
         """
-        cdef FiberCore me = running_fiber("Semaphore.acquire")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Semaphore.acquire", &here.worker)
         self.take(me, deadline_of(me, timeout))
         return True
 
@@ -365,6 +375,8 @@ cdef class Semaphore(_Acquirable):
 
         Errors: RuntimeError from another thread than that of the waiting fibers.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         self.give()
 
     def locked(self) -> bool:
@@ -376,14 +388,16 @@ cdef class Semaphore(_Acquirable):
         return SemaphoreStatistics(self.value, self.waiters.count)
 
     def __enter__(self) -> None:
-        cdef FiberCore me
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Semaphore.__enter__", &here.worker)
         if type(self) is not Semaphore and type(self) is not BoundedSemaphore:
             self.acquire()
             return
-        me = running_fiber("Semaphore.__enter__")
         self.take(me, NEVER_NS)
 
     def __exit__(self, exc_type, exc, traceback) -> None:
+        cdef section here = outside()
+        enter(&here.worker)
         if type(self) is not Semaphore and type(self) is not BoundedSemaphore:
             self.release()
             return
@@ -427,6 +441,8 @@ cdef class Event:
 
         From fibers and loop callbacks.  Errors: RuntimeError from another thread than that of the waiting fibers.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         cdef FiberCore f
         if self.waiters.head == NULL:
             self.flag = True
@@ -438,6 +454,8 @@ cdef class Event:
 
     def clear(self) -> None:
         """Lower the flag: ``wait`` blocks again.  Fibers that ``set`` has woken return all the same."""
+        cdef section here = outside()
+        enter(&here.worker)
         self.flag = False
 
     def wait(self, *, timeout=None) -> bool:
@@ -447,7 +465,8 @@ cdef class Event:
         CancelledError (only if it has to wait), NotInFiber, ValueError for a timeout that is NaN, RuntimeError if
         fibers of another event loop are in line.
         """
-        cdef FiberCore me = running_fiber("Event.wait")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Event.wait", &here.worker)
         cdef long long deadline_ns = deadline_of(me, timeout)
         if not self.flag:
             wait_in_line(me, &self.waiters, EVENT, self, deadline_ns)
@@ -567,9 +586,19 @@ cdef class Condition:
         on to another one, which may find its condition not fulfilled: check it again, or use ``wait_for``.
         Other errors: RuntimeError if the lock is not held; NotInFiber; ValueError for a timeout that is NaN.
         """
-        cdef FiberCore me = running_fiber("Condition.wait")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Condition.wait", &here.worker)
         self.wait_until(me, deadline_of(me, timeout))
         return True
+
+    cdef long long deadline_for(self, object timeout) except -1:
+        cdef section here = outside()
+        return deadline_of(running_fiber("Condition.wait_for", &here.worker), timeout)
+
+    cdef int wait_once(self, long long deadline_ns) except -1:
+        """One wait of ``wait_for``, whose predicate is user code: it runs in no section."""
+        cdef section here = outside()
+        return self.wait_until(running_fiber("Condition.wait_for", &here.worker), deadline_ns)
 
     def wait_for(self, predicate, *, timeout=None):
         """Wait until ``predicate()`` is true, and return its value; it is called with the lock held.
@@ -577,12 +606,11 @@ cdef class Condition:
         ``timeout`` in seconds (None: for ever): TimeoutError if the predicate is not true by then.  Errors as for
         ``wait``, and what the predicate raises.
         """
-        cdef FiberCore me = running_fiber("Condition.wait_for")
-        cdef long long deadline_ns = deadline_of(me, timeout)
+        cdef long long deadline_ns = self.deadline_for(timeout)
         result = predicate()
         while not result:
             try:
-                self.wait_until(me, deadline_ns)
+                self.wait_once(deadline_ns)
             except TimeoutError:
                 # somebody may have fulfilled it while this fiber waited for the lock
                 result = predicate()
@@ -597,6 +625,8 @@ cdef class Condition:
 
         Never blocks.  Errors: RuntimeError if the lock is not held.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         if not self.lock.held_by_caller():
             raise RuntimeError(f"cannot notify on un-acquired lock: write `with condition:` around it ({self!r})")
         self.requeue(n)
@@ -650,7 +680,8 @@ cdef class Barrier:
         BrokenBarrierError if the barrier is or gets broken, or is reset; CancelledError, NotInFiber, ValueError for
         a timeout that is NaN, RuntimeError if fibers of another event loop wait here.
         """
-        cdef FiberCore me = running_fiber("Barrier.wait")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Barrier.wait", &here.worker)
         cdef long long deadline_ns = deadline_of(me, timeout)
         cdef object index
         if self.is_broken:
@@ -687,6 +718,8 @@ cdef class Barrier:
 
     def reset(self) -> None:
         """Make the barrier empty and usable; fibers that wait get a BrokenBarrierError.  Never blocks."""
+        cdef section here = outside()
+        enter(&here.worker)
         self.turn_away("reset", False)
 
     def abort(self) -> None:
@@ -694,6 +727,8 @@ cdef class Barrier:
 
         Never blocks.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         self.turn_away("abort", True)
 
     @property

@@ -45,7 +45,7 @@ from types import GenericAlias
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport Py_LT, PyObject, PyObject_RichCompareBool
 
-from ._core.fiber cimport FiberCore, WaitQueue, queue_remove, running_fiber
+from ._core.fiber cimport FiberCore, WaitQueue, enter, outside, queue_remove, running_fiber, section
 from ._core.reasons cimport QUEUE_GET, QUEUE_JOIN, QUEUE_PUT
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE
 from .lines cimport check_before_wait, check_thread, deadline_of, wait_in_line
@@ -237,7 +237,8 @@ cdef class Queue:
         QueueShutDown, NotInFiber, ValueError for a timeout that is NaN, RuntimeError if fibers of another event loop
         are in line, and what the comparison of a PriorityQueue's items raises.
         """
-        cdef FiberCore me = running_fiber("Queue.put")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Queue.put", &here.worker)
         cdef long long deadline_ns = deadline_of(me, timeout)
         if self.is_shutdown:
             raise _shut_down_error("put")
@@ -252,6 +253,8 @@ cdef class Queue:
         From fibers and loop callbacks.  Other errors: QueueShutDown; RuntimeError from another thread than that of
         the waiting fibers; what the comparison of a PriorityQueue's items raises.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         if self.is_shutdown:
             raise _shut_down_error("put_nowait")
         if not self.has_room():
@@ -303,7 +306,8 @@ cdef class Queue:
         errors: CancelledError (only if it has to wait); QueueShutDown if the queue is empty and was shut down;
         NotInFiber; ValueError for a timeout that is NaN; RuntimeError if fibers of another event loop are in line.
         """
-        cdef FiberCore me = running_fiber("Queue.get")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Queue.get", &here.worker)
         cdef long long deadline_ns = deadline_of(me, timeout)
         cdef object item
         if self.count():
@@ -321,6 +325,8 @@ cdef class Queue:
         From fibers and loop callbacks.  Other errors: QueueShutDown if the queue is empty and was shut down;
         RuntimeError from another thread than that of the waiting fibers.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         if self.count():
             return self.get_item()
         if self.is_shutdown:
@@ -335,6 +341,8 @@ cdef class Queue:
         Errors: ValueError if called more often than items were put; RuntimeError from another thread than that of
         the waiting fibers.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         if self.unfinished <= 0:
             raise ValueError("task_done() called too many times")
         if self.joiners.head != NULL:
@@ -350,7 +358,8 @@ cdef class Queue:
         CancelledError (only if it has to wait), NotInFiber, ValueError for a timeout that is NaN, RuntimeError if
         fibers of another event loop are in line.
         """
-        cdef FiberCore me = running_fiber("Queue.join")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Queue.join", &here.worker)
         cdef long long deadline_ns = deadline_of(me, timeout)
         if self.unfinished > 0:
             wait_in_line(me, &self.joiners, QUEUE_JOIN, self, deadline_ns)
@@ -362,6 +371,8 @@ cdef class Queue:
         count as done.  Never blocks; on every Python version.  Errors: RuntimeError from another thread than
         that of the waiting fibers.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         cdef object _dropped = None
         cdef Py_ssize_t count
         if self.getters.head != NULL:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from ._core.policy import Policy
+    from ._core.slot import Slot
 
 __all__ = ["Runner", "run"]
 
@@ -39,7 +40,7 @@ class Runner:
 
     ``debug`` switches asyncio's debug mode; ``policy`` decides who runs next (Fifo unless given); ``switch`` is what
     fibers run on, "native" or "greenlet" (native stacks unless ``SWAPCO_SWITCH`` or the machine says otherwise);
-    ``loop_factory`` makes the loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in
+    ``slot`` has the options of kernel threads (``swapco.lowlevel.Slot``, for one loop only); ``loop_factory`` makes the loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in
     seconds, closing waits for threads of the default executor.
     """
 
@@ -49,15 +50,19 @@ class Runner:
         debug: bool | None = None,
         policy: Policy | None = None,
         switch: str | None = None,
+        slot: Slot | None = None,
         loop_factory: Callable[[], Loop] | None = None,
         shutdown_timeout: float | None = 5.0,
     ) -> None:
-        if loop_factory is not None and (policy, switch) != (None, None):
-            raise TypeError("give loop_factory=, or policy= and switch=, not both: the factory decides about the loop")
+        if loop_factory is not None and (policy, switch, slot) != (None, None, None):
+            raise TypeError(
+                "give loop_factory=, or policy=, switch= and slot=, not both: the factory decides about the loop"
+            )
         asked_for(switch)
         self._debug = debug
         self._policy = policy
         self._switch = switch
+        self._slot = slot
         self._loop_factory = loop_factory
         self._shutdown_timeout = shutdown_timeout
         self._loop: Loop | None = None
@@ -87,7 +92,7 @@ class Runner:
             self._loop._check_place()
             return
         if self._loop_factory is None:
-            loop = new_event_loop(policy=self._policy, switch=self._switch)
+            loop = new_event_loop(policy=self._policy, switch=self._switch, slot=self._slot)
         else:
             loop = self._loop_factory()
         if not isinstance(loop, Loop):
@@ -191,6 +196,7 @@ def run(
     debug: bool | None = None,
     policy: Policy | None = None,
     switch: str | None = None,
+    slot: Slot | None = None,
     loop_factory: Callable[[], Loop] | None = None,
     shutdown_timeout: float | None = 5.0,
 ) -> T:
@@ -204,6 +210,7 @@ def run(
         debug=debug,
         policy=policy,
         switch=switch,
+        slot=slot,
         loop_factory=loop_factory,
         shutdown_timeout=shutdown_timeout,
     ) as runner:

@@ -35,7 +35,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS, duration_ns
-from ._core.fiber cimport Dispatcher, FiberCore, running_dispatcher, running_fiber
+from ._core.fiber cimport Dispatcher, FiberCore, enter, enter_if_attached, fiber_here, outside, running_fiber, section
 from ._core.reasons cimport WRITE
 from ._core.wait cimport WAIT_WON_CANCEL
 from ._loop.poller cimport SCRATCH_SIZE, Registration, descriptor_ready, poller_of, raise_errno
@@ -191,13 +191,14 @@ cdef int _forget(object sock) except -1:
 
 cdef object _until_done(object sock, str caller, bint reading, int flags, object method, tuple args):
     """Call a method of the base class, parking while it says EAGAIN."""
+    cdef section here = outside()
     cdef SocketIo io = _io_of(sock)
     cdef FiberCore me
     cdef Registration r
     cdef long long deadline = 0
     if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
         return method(sock, *args)
-    me = running_fiber(caller)
+    me = running_fiber(caller, &here.worker)
     r = _registration(sock, io, me)
     if reading:
         r.begin_read(me)
@@ -333,10 +334,15 @@ class socket(_Base):
         self._io = io
 
     def __del__(self):
+        cdef section here = outside()
+        # nobody waits for a socket that nobody has: no need to wait for the slot
+        enter_if_attached(&here.worker)
         _forget(self)
         _Base.__del__(self)
 
     def _real_close(self):
+        cdef section here = outside()
+        enter(&here.worker)
         _forget(self)
         _Base._real_close(self)
 
@@ -345,6 +351,8 @@ class socket(_Base):
 
         The descriptor stays non-blocking.  Fibers that are parked in an operation get OSError (EBADF).
         """
+        cdef section here = outside()
+        enter(&here.worker)
         _forget(self)
         return _Base.detach(self)
 
@@ -384,6 +392,7 @@ class socket(_Base):
 
     def recv(self, Py_ssize_t bufsize, int flags=0, /):
         """Receive up to ``bufsize`` bytes; empty at the end of the stream.  Blocks the fiber until there is data."""
+        cdef section here = outside()
         cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Registration r
@@ -393,7 +402,7 @@ class socket(_Base):
             raise ValueError("negative buffersize in recv")
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_recv(self, bufsize, flags)
-        me = running_fiber("socket.recv")
+        me = running_fiber("socket.recv", &here.worker)
         if bufsize <= SCRATCH_SIZE and not flags & (MSG_WAITALL | MSG_TRUNC):
             r = _registration(self, io, me)
             scratch = r.poller.scratch
@@ -403,12 +412,13 @@ class socket(_Base):
 
     def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
         """Receive into ``buffer`` (``nbytes`` at most, if given); returns how many bytes, 0 at the end."""
+        cdef section here = outside()
         cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_recv_into(self, buffer, nbytes, flags)
-        me = running_fiber("socket.recv_into")
+        me = running_fiber("socket.recv_into", &here.worker)
         try:
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         except BufferError as error:
@@ -450,12 +460,13 @@ class socket(_Base):
 
     def send(self, data, int flags=0, /):
         """Send what there is room for; returns how many bytes.  Blocks the fiber until there is some room."""
+        cdef section here = outside()
         cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_send(self, data, flags)
-        me = running_fiber("socket.send")
+        me = running_fiber("socket.send", &here.worker)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             return _registration(self, io, me).send(me, <char *>view.buf, view.len, flags, io.timeout_ns)
@@ -467,12 +478,13 @@ class socket(_Base):
 
         The timeout is for the whole call.  After an error nobody knows how much was sent.
         """
+        cdef section here = outside()
         cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_sendall(self, data, flags)
-        me = running_fiber("socket.sendall")
+        me = running_fiber("socket.sendall", &here.worker)
         if type(data) is bytes:
             _registration(self, io, me).send_all(
                 me, PyBytes_AS_STRING(data), len(<bytes>data), flags, io.timeout_ns
@@ -512,6 +524,7 @@ class socket(_Base):
 
     def _sendfile_use_sendfile(self, file, offset=0, count=None):
         """What ``sendfile`` tries first: sendfile(2), for regular files."""
+        cdef section here = outside()
         cdef SocketIo io = _io_of(self)
         cdef FiberCore me
         cdef Registration r
@@ -519,7 +532,7 @@ class socket(_Base):
         self._check_sendfile_params(file, offset, count)
         if io.timeout_ns == 0:
             raise ValueError("non-blocking sockets are not supported")
-        me = running_fiber("socket.sendfile")
+        me = running_fiber("socket.sendfile", &here.worker)
         try:
             fileno = file.fileno()
             size = os.fstat(fileno).st_size
@@ -567,28 +580,30 @@ class socket(_Base):
 
     def connect(self, address, /):
         """Connect to ``address``, resolving a host name first.  Blocks the fiber until connected."""
+        cdef section here = outside()
         cdef SocketIo io = _io_of(self)
         cdef int number
         if io.timeout_ns == 0:
             _base_connect(self, address)
             return
-        number = _connect(self, io, running_fiber("socket.connect"), address)
+        number = _connect(self, io, running_fiber("socket.connect", &here.worker), address)
         if number:
             raise_errno(number)
 
     def connect_ex(self, address, /):
         """As ``connect``, but returns the number of the error, 0 for none."""
+        cdef section here = outside()
         cdef SocketIo io = _io_of(self)
         if io.timeout_ns == 0:
             return _base_connect_ex(self, address)
         try:
-            return _connect(self, io, running_fiber("socket.connect_ex"), address)
+            return _connect(self, io, running_fiber("socket.connect_ex", &here.worker), address)
         except TimeoutError:
             return errno.EAGAIN
 
     def bind(self, address, /):
         """Bind to ``address``; a host name in it is resolved first, which blocks the fiber."""
-        if running_dispatcher() is not None and running_dispatcher().current != NULL:
+        if fiber_here() != NULL:
             address = _resolved(self, address)
         _Base.bind(self, address)
 

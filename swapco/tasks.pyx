@@ -4,6 +4,7 @@
 ``sleep(0)`` is the commonest switch of all.
 """
 
+import inspect
 import sys
 import traceback
 
@@ -12,8 +13,9 @@ from cpython.object cimport PyObject
 
 from ._core.clock cimport deadline_after, duration_ns
 from ._core.reasons cimport SLEEP
-from ._core.fiber cimport FiberCore, running_fiber
+from ._core.fiber cimport FiberCore, enter, fiber_here, outside, running_fiber, section
 from ._core.scheduler cimport Scheduler, running_scheduler
+from ._core.slot cimport ThreadStack
 from ._core.wait cimport WAIT_WON_CANCEL
 from ._loop.loop cimport scheduler_of
 from ._loop.task cimport Fiber, new_fiber
@@ -43,15 +45,19 @@ def spawn(fn, *args, name=None, context=None, thread=False, priority=0, deadline
 
     ``fn`` is a function, an ``async def`` function or a coroutine object.  ``name`` is for reports; ``context``
     is a contextvars context to run in (a copy of the caller's unless given); ``priority`` and ``deadline`` (loop
-    time, seconds) are read by the policies of these names.  Does not block.  Errors: TypeError for something
+    time, seconds) are read by the policies of these names.  With ``thread``, a plain function runs on a kernel thread
+    of its own: it takes its turns with the other fibers, may use every primitive, and may block in anything (see
+    docs/threads.md).  Does not block.  Errors: TypeError for something
     that cannot be called, usually the result of a call: write ``spawn(f, x)``, not ``spawn(f(x))``;
     RuntimeError where no event loop runs.
     """
+    cdef section here = outside()
     cdef Scheduler s
     cdef Fiber f
-    if thread:
-        raise ValueError("thread=True: fibers on kernel threads of their own are not part of this release")
     try:
+        if thread:
+            _check_threadable(fn)
+        enter(&here.worker)
         s = _scheduler_here("spawn")
         if PyCoro_CheckExact(fn) and args:
             raise TypeError("a coroutine object takes no arguments: write spawn(f, x) or spawn(f(x)) for async def f")
@@ -64,8 +70,30 @@ def spawn(fn, *args, name=None, context=None, thread=False, priority=0, deadline
         f.priority = priority
     if deadline is not None:
         f.deadline = deadline
+    if thread:
+        on_thread(s, f)
     s.spawn_fiber(f)
     return f
+
+
+cdef ThreadStack on_thread(Scheduler s, FiberCore f):
+    """Make a NEW fiber one with a kernel thread of its own."""
+    cdef PyObject *spawner = fiber_here()
+    cdef ThreadStack stack = s.new_thread_stack()
+    # what is spawned for clean-up must not wait for what it is to clean up
+    stack.may_use_reserve = spawner != NULL and (<FiberCore>spawner).cancel_requests > 0
+    f.stack = stack
+    f.threaded = True
+    return stack
+
+
+def _check_threadable(fn) -> None:
+    """TypeError for what runs on the event loop's thread only."""
+    if PyCoro_CheckExact(fn) or inspect.iscoroutinefunction(fn):
+        raise TypeError(
+            f"thread=True takes a plain function, not {fn!r}: a coroutine runs on the event loop's thread, where it "
+            "must not block; call await_() in a function, or spawn it without thread=True"
+        )
 
 
 def create_task(coro, *, name=None, context=None) -> Fiber:
@@ -81,7 +109,8 @@ def sleep(delay, result=None):
     ``sleep(0)``, or a negative delay, lets every other runnable fiber and every waiting loop callback go first.
     Errors: CancelledError, NotInFiber, ValueError for NaN.
     """
-    cdef FiberCore me = running_fiber("sleep")
+    cdef section here = outside()
+    cdef FiberCore me = running_fiber("sleep", &here.worker)
     cdef long long deadline
     if delay is _ZERO or duration_ns(delay) == 0:
         me.scheduler.yield_now(me)
@@ -97,7 +126,10 @@ cdef object _ZERO = 0
 
 def current_fiber() -> Fiber:
     """The fiber that calls this.  NotInFiber in a loop callback, an asyncio task, or outside ``run``."""
-    return running_fiber("current_fiber")
+    cdef section here = outside()
+    cdef PyObject *f = fiber_here()
+    # without a section: also in a detached fiber
+    return running_fiber("current_fiber", &here.worker) if f == NULL else <FiberCore>f
 
 
 def all_fibers(loop=None) -> set:

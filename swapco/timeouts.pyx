@@ -23,7 +23,7 @@ a server; here it is one object, which is the heap entry itself.
 """
 
 from ._core.clock cimport NEVER_NS, Timer, deadline_after, duration_ns
-from ._core.fiber cimport Dispatcher, FiberCore, running_dispatcher, running_fiber
+from ._core.fiber cimport Dispatcher, FiberCore, enter, outside, running_dispatcher, running_fiber, section
 
 from ._core.errors import CancelledError
 
@@ -73,6 +73,8 @@ cdef class Timeout(Timer):
 
         Errors: RuntimeError before the block, after it, and when the limit has expired; ValueError for NaN.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         cdef long long deadline_ns
         if self.state == DUE:
             if not self.withdraw():
@@ -136,10 +138,10 @@ cdef class Timeout(Timer):
         return True
 
     def __enter__(self):
-        cdef FiberCore me
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("timeout", &here.worker)
         if self.state != CREATED:
             raise RuntimeError("Timeout has already been entered")
-        me = running_fiber("timeout")
         self.fiber = me
         self.requests_before = me.cancel_requests
         self.pending_before = me.cancel_pending
@@ -148,6 +150,8 @@ cdef class Timeout(Timer):
         return self
 
     def __exit__(self, kind, error, trace):
+        cdef section here = outside()
+        enter(&here.worker)
         cdef bint own
         if self.state == ENTERED:
             self.fiber.scheduler.timers.disarm(self)
@@ -189,13 +193,14 @@ def timeout(delay) -> Timeout:
     moves the deadline, ``when()`` and ``expired()`` tell.  Does not block.  Errors: NotInFiber outside a
     fiber's event loop; ValueError for NaN.
     """
+    cdef section here = outside()
     cdef Dispatcher s = running_dispatcher()
     cdef Timeout limit = Timeout.__new__(Timeout)
     if delay is None:
         limit.deadline_ns = NEVER_NS
         return limit
     if s is None:
-        s = running_fiber("timeout").scheduler
+        s = running_fiber("timeout", &here.worker).scheduler
     limit.deadline_ns = deadline_after(s.clock, delay)
     limit._when = s.clock.now_ns() / 1e9 + delay
     return limit

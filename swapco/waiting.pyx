@@ -25,7 +25,7 @@ from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS, deadline_after
 from ._core.reasons cimport AWAIT, FIBERS, JOIN
-from ._core.fiber cimport Dispatcher, FiberCore, WaitQueue, Watcher, running_fiber
+from ._core.fiber cimport Dispatcher, FiberCore, WaitQueue, Watcher, outside, running_fiber, section
 from ._core.scheduler cimport Scheduler
 from ._core.states cimport DONE
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE
@@ -205,6 +205,13 @@ cdef class _Several(Watcher):
 
     cdef int watch_all(self, FiberCore me, list things, str caller) except -1:
         """Ask every thing to tell; those that are done are told of now, in order."""
+        if me.threaded:
+            for thing in things:
+                if not isinstance(thing, FiberCore) and not is_done(thing):
+                    raise RuntimeError(
+                        f"{caller}(): {thing!r} belongs to the event loop's thread, and a thread fiber calls: wait for "
+                        "fibers here, or for the future with await_()"
+                    )
         self.scheduler = me.scheduler
         self.waiter = me
         self.things = things
@@ -293,12 +300,13 @@ def gather(*coros_or_futures, return_exceptions=False) -> list:
     it.  Errors: TypeError for anything else (with nothing spawned); ValueError for another event loop's;
     NotInFiber.
     """
+    cdef section here = outside()
     cdef FiberCore me
     cdef _Gather all_of_them
     cdef list results
     cdef object cancellation = None
     try:
-        me = running_fiber("gather")
+        me = running_fiber("gather", &here.worker)
         things = running_things(me, list(coros_or_futures), "gather")
     except BaseException:
         close_coroutines(coros_or_futures)
@@ -340,6 +348,7 @@ def wait(fs, *, timeout=None, return_when=ALL_COMPLETED):
     Errors: ValueError for an empty collection, NaN, another ``return_when`` and another event loop's fibers;
     TypeError for anything that cannot be waited for; CancelledError; NotInFiber.
     """
+    cdef section here = outside()
     cdef FiberCore me
     cdef _Wait watcher
     cdef long long deadline_ns
@@ -351,7 +360,7 @@ def wait(fs, *, timeout=None, return_when=ALL_COMPLETED):
             raise ValueError(
                 f"return_when is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}"
             )
-        me = running_fiber("wait")
+        me = running_fiber("wait", &here.worker)
         deadline_ns = deadline_after(me.scheduler.clock, timeout)
         things = list(dict.fromkeys(running_things(me, given, "wait")))
     except BaseException:
@@ -392,12 +401,13 @@ cdef class _AsCompleted(_Several):
         return self
 
     def __next__(self):
+        cdef section here = outside()
         cdef FiberCore me
         if self.finished:
             return self.finished.popleft()
         if self.pending == 0:
             raise StopIteration
-        me = running_fiber("as_completed")
+        me = running_fiber("as_completed", &here.worker)
         if me.scheduler is not self.scheduler:
             raise RuntimeError("this as_completed() iterator belongs to another event loop")
         try:
@@ -419,11 +429,12 @@ def as_completed(fs, *, timeout=None):
     that raises TimeoutError.  Nothing is cancelled.  Errors: as for ``wait``; an empty collection is an empty
     iterator.
     """
+    cdef section here = outside()
     cdef FiberCore me
     cdef _AsCompleted iterator
     cdef list given = collection(fs, "as_completed")
     try:
-        me = running_fiber("as_completed")
+        me = running_fiber("as_completed", &here.worker)
         iterator = _AsCompleted.__new__(_AsCompleted)
         iterator.deadline_ns = deadline_after(me.scheduler.clock, timeout)
         things = list(dict.fromkeys(running_things(me, given, "as_completed")))
@@ -457,6 +468,18 @@ cdef object outcome_of(FiberCore me, FiberCore f):
     return f.outcome()
 
 
+cdef FiberCore _checked(object fut, Kind kind):
+    cdef section here = outside()
+    cdef FiberCore me = running_fiber("wait_for", &here.worker)
+    check(me, fut, kind, "wait_for")
+    return me
+
+
+cdef object _outcome_in_section(FiberCore f):
+    cdef section here = outside()
+    return outcome_of(running_fiber("wait_for", &here.worker), f)
+
+
 def wait_for(fut, timeout):
     """Block for the result of ``fut``, or raise TimeoutError after ``timeout`` seconds (None: never).
 
@@ -469,8 +492,7 @@ def wait_for(fut, timeout):
     cdef FiberCore me
     cdef Kind kind = kind_of(fut)
     try:
-        me = running_fiber("wait_for")
-        check(me, fut, kind, "wait_for")
+        me = _checked(fut, kind)
         limit = _timeout(timeout)
         if kind >= COROUTINE and timeout is not None and timeout <= 0:
             raise TimeoutError("wait_for(): no time was left to start it")
@@ -479,7 +501,7 @@ def wait_for(fut, timeout):
         raise
     with limit:
         if kind == FIBER:
-            return outcome_of(me, fut)
+            return _outcome_in_section(fut)
         if kind == FUNCTION:
             result = fut()
             return await_(result) if PyCoro_CheckExact(result) else result
@@ -493,10 +515,11 @@ def shield(arg):
     cancellation of the caller raises CancelledError in the caller only.  For a fiber it is ``arg.join()``.
     Errors: what ``arg`` raises; those of ``gather``.
     """
+    cdef section here = outside()
     cdef FiberCore me
     cdef _Wait watcher
     try:
-        me = running_fiber("shield")
+        me = running_fiber("shield", &here.worker)
         thing = running_things(me, [arg], "shield")[0]
     except BaseException:
         close_coroutines((arg,))

@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 from .clock cimport Clock, Timer, TimerHeap
 from .hub cimport Hub
 from .policy cimport Policy, Runnable
-from .slot cimport Postable, Slot
+from .slot cimport Postable, Slot, ThreadStack, Worker, outside, section, swapco_worker
 from .switch cimport Backend, Stack, StackMain
 from .wait cimport wait_word
 
@@ -60,6 +60,10 @@ cdef class FiberCore(Postable):
     cdef bint hooked
     # in the list in front of the policy's
     cdef bint in_front
+    # it has a kernel thread of its own: `stack` is a ThreadStack
+    cdef bint threaded
+    # NEW, and waits until a worker is free
+    cdef bint starved
     # yielded while loop callbacks waited: they go first (`epoch` is the drain in which that was)
     cdef bint behind_loop
     cdef bint cancel_pending
@@ -133,6 +137,8 @@ cdef class Dispatcher:
     cdef bint wake_first(self, WaitQueue *queue, object value) except -1
     cdef int wake_all(self, WaitQueue *queue, object value) except -1
     cdef int may_wait(self, FiberCore me) except -1
+    cdef int call_fiber(self, FiberCore me, FiberCore call) except -1
+    cdef PyObject *hand_back(self, FiberCore call) noexcept
     cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1
     cdef int throw_into(self, FiberCore f, object error) except -1
     cdef int raise_cancel(self, FiberCore me) except -1
@@ -159,11 +165,22 @@ cdef class Dispatcher:
     cdef int requeue(self, FiberCore f) except -1
     cdef int leave_to(self, FiberCore me, PyObject *following) except -1
     cdef bint poll_is_due(self) noexcept
+    # what Lender adds
+    cdef int reattach(self, FiberCore f) except -1
+    cdef int came_back(self, FiberCore f) except -1
+    cdef int drop_starved(self, FiberCore f) except -1
 
 
 cdef int queue_append(WaitQueue *queue, FiberCore f) except -1
 cdef int queue_remove(FiberCore f) noexcept
-cdef FiberCore running_fiber(str caller)
-cdef PyObject *running(str caller) except NULL
+# Who runs now, for an operation of the scheduler or a primitive.  All but `fiber_here` enter a section in a thread
+# fiber, which waits for the slot first if it is detached; the caller ends it: `cdef section here = outside()`, `&here.worker`.
+cdef FiberCore running_fiber(str caller, swapco_worker **entered)
+cdef PyObject *running(str caller, swapco_worker **entered) except NULL
+cdef PyObject *fiber_here() noexcept
+cdef int enter(swapco_worker **entered) except -1
+cdef int enter_if_attached(swapco_worker **entered) except -1
 cdef Dispatcher running_dispatcher()
+cdef bint loop_runs_here() noexcept
+cdef int host(Worker worker) noexcept
 cdef int set_running(Dispatcher dispatcher) except -1

@@ -19,6 +19,8 @@ Invariants
 ----------
 - Only the owner of the slot executes anything in this file, but for the first half of ``resume_fiber`` and of
   ``request_cancel``, which any thread may call: they win the wait record or set a flag, and post to the inbox.
+- A thread fiber owns the slot in sections (slot_word.h): every operation of every primitive opens one, in
+  ``running_fiber`` or ``enter``, and is in user code again when it returns.  No user code runs in a section.
 - A fiber is in a wait queue only while BLOCKED.  Whoever wins its wait on the owner's side also takes it out.
 - Wait queues borrow their fibers: the scheduler holds every live one.
 - An exception is never thrown into a parked fiber (the thrower would be stranded): the fiber is made runnable,
@@ -32,7 +34,7 @@ from cpython.object cimport PyObject
 
 from .clock cimport NEVER_NS, Timer, deadline_after
 from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
-from .slot cimport Postable
+from .slot cimport Postable, Slot, Worker, outside, section, slot_enter, swapco_worker
 from .states cimport *
 from .wait cimport *
 
@@ -198,7 +200,7 @@ cdef class FiberCore(Postable):
     @property
     def frame(self):
         """The innermost Python frame of a fiber that is parked, or None."""
-        if self.stack is None or <PyObject *>self == self.scheduler.current:
+        if self.stack is None or (<PyObject *>self == self.scheduler.current and not self.threaded):
             return None
         return self.stack.frame()
 
@@ -244,7 +246,8 @@ cdef class FiberCore(Postable):
         return self.outcome()
 
     cdef int join_until(self, long long deadline_ns) except -1:
-        cdef FiberCore me = running_fiber("Fiber.join")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("Fiber.join", &here.worker)
         if me is self:
             raise RuntimeError(f"{self!r} cannot join itself: it would wait for ever")
         if me.scheduler is not self.scheduler:
@@ -274,7 +277,9 @@ cdef class FiberCore(Postable):
     # -- cancellation
 
     cdef int request_cancel(self, object message) except -1:
+        cdef section here = outside()
         cdef Dispatcher s = self.scheduler
+        enter_if_attached(&here.worker)
         self.cancel_requests += 1
         self.cancel_message = message
         self.cancel_pending = True
@@ -340,6 +345,17 @@ cdef class Dispatcher:
     cdef bint poll_is_due(self) noexcept:
         return False
 
+    # -- what Lender adds: thread fibers
+
+    cdef int reattach(self, FiberCore f) except -1:
+        raise TypeError("Lender implements reattach")
+
+    cdef int came_back(self, FiberCore f) except -1:
+        raise TypeError("Lender implements came_back")
+
+    cdef int drop_starved(self, FiberCore f) except -1:
+        raise TypeError("Lender implements drop_starved")
+
     # -- the verbs
 
     cdef object block_fiber(self, FiberCore me, long long deadline_ns, short reason):
@@ -390,7 +406,7 @@ cdef class Dispatcher:
         cdef int winner
         if target._state == DONE:
             raise InvalidStateError(f"switch_to({target!r}): it is done, so nobody would ever come back")
-        if target._state == NEW and not target.queued:
+        if target._state == NEW and not target.queued and not target.starved:
             raise RuntimeError(f"switch_to({target!r}): it was made, but never spawned")
         _may_wait(me)
         _have_timer(me, deadline_ns)
@@ -407,7 +423,7 @@ cdef class Dispatcher:
             if not target.has_token and wait_phase(&target.wait) != WAIT_WON_RESUME:
                 target.token = value
                 target.has_token = True
-            direct = target._state == NEW or target._state == READY
+            direct = target.queued
             if direct:
                 self.unqueue(target)
         # block(), and hand the slot over
@@ -533,6 +549,45 @@ cdef class Dispatcher:
         """RuntimeError if the fiber, which runs, is where it must not wait."""
         return _may_wait(me)
 
+    cdef int call_fiber(self, FiberCore me, FiberCore call) except -1:
+        """Wait for the end of ``call``, a NEW fiber in the run queue, which gets the slot at once.  To be asked before:
+        ``may_wait``."""
+        cdef PyObject *following
+        cdef int winner
+        _open_wait(self, me, WAIT_OPEN_PRIMITIVE, JOIN, <PyObject *>call, NEVER_NS)
+        queue_append(&call.joiners, me)
+        transition_block(&me._state)
+        if self.instruments is not None:
+            self.note_block(me)
+        if self.handoffs < HANDOFFS and not self.poll_is_due():
+            self.unqueue(call)
+            self.handoffs += 1
+            self.direct_handoffs += 1
+            following = <PyObject *>call
+        else:
+            following = self.take()
+        self.leave_to(me, following)
+        winner = _close_wait(self, me)
+        if winner != WAIT_WON_WAKE:
+            self.raise_loss(me, winner, JOIN, <PyObject *>call)
+        return 0
+
+    cdef PyObject *hand_back(self, FiberCore call) noexcept:
+        """A called fiber is about to end: its one joiner, RUNNING, if it can have the slot at once; else NULL."""
+        cdef FiberCore caller = <FiberCore>call.joiners.head
+        if self.handoffs >= HANDOFFS or not wait_claim_open(&caller.wait, WAIT_OPEN_PRIMITIVE, WAIT_WON_WAKE):
+            return NULL
+        queue_remove(caller)
+        caller.handed = None
+        transition_wake(&caller._state)
+        if self.instruments is not None:
+            self.note("resumed", caller)
+        transition_run(&caller._state)
+        self.handoffs += 1
+        self.direct_handoffs += 1
+        call.result_retrieved = True
+        return <PyObject *>caller
+
     cdef int wait_outside(self, FiberCore me, PyObject *waits_for) except -1:
         """Wait for something that takes cancellations itself (asyncio's futures): only ``wake`` ends it,
         unless ``forward_cancel`` declines.  To be asked before: ``may_wait``."""
@@ -595,6 +650,8 @@ cdef class Dispatcher:
                 return 0
             if f._state == BLOCKED and not wait_is_open(&f.wait):
                 self.make_ready(f)
+            elif f._state == DETACHED:
+                self.came_back(f)
             elif f.cancel_pending:
                 try:
                     self.deliver_cancel(f)
@@ -605,6 +662,8 @@ cdef class Dispatcher:
     cdef int deliver_cancel(self, FiberCore f) except -1:
         """A cancellation was requested: end the wait, if it is still open."""
         cdef int forwarded
+        if f.starved:
+            return self.drop_starved(f)
         if f._state != BLOCKED or not wait_is_open(&f.wait):
             return 0
         if f.hooked:
@@ -753,8 +812,11 @@ cdef extern from *:
     """
     /* The dispatcher whose loop runs in this kernel thread; borrowed: the running loop holds it. */
     static __thread PyObject *swapco_running __attribute__((tls_model("initial-exec"))) = NULL;
+    /* The Worker that this kernel thread is, if it hosts thread fibers; borrowed: its thread holds it. */
+    static __thread PyObject *swapco_here __attribute__((tls_model("initial-exec"))) = NULL;
     """
     PyObject *swapco_running
+    PyObject *swapco_here
 
 
 cdef int set_running(Dispatcher dispatcher) except -1:
@@ -765,19 +827,78 @@ cdef int set_running(Dispatcher dispatcher) except -1:
     return 0
 
 
+cdef bint loop_runs_here() noexcept:
+    """Does a loop with fibers run in this very thread?"""
+    return swapco_running != NULL
+
+
+cdef int host(Worker worker) noexcept:
+    """The calling thread is this worker from now on; None: it is no longer one."""
+    global swapco_here
+    swapco_here = NULL if worker is None else <PyObject *>worker
+    swapco_note_thread()
+    return 0
+
+
 cdef Dispatcher running_dispatcher():
-    """The dispatcher whose loop runs in this thread, or None."""
-    return None if swapco_running == NULL else <Dispatcher>swapco_running
+    """The dispatcher whose fibers this thread runs, or None."""
+    cdef PyObject *f
+    if swapco_running != NULL:
+        return <Dispatcher>swapco_running
+    f = fiber_here()
+    return None if f == NULL else (<FiberCore>f).scheduler
 
 
-cdef FiberCore running_fiber(str caller):
+cdef PyObject *fiber_here() noexcept:
+    """The fiber that runs in this thread, with or without the slot; NULL: none (or the hub does)."""
+    if swapco_running != NULL:
+        return (<Dispatcher>swapco_running).current
+    return NULL if swapco_here == NULL else (<Worker>swapco_here).fiber
+
+
+cdef int enter(swapco_worker **entered) except -1:
+    """Open a section, if a thread fiber calls; it waits for the slot first if it is detached."""
+    entered[0] = NULL
+    if swapco_here == NULL or swapco_running != NULL:
+        return 0
+    return _enter(entered)
+
+
+cdef int enter_if_attached(swapco_worker **entered) except -1:
+    """The same, but a detached fiber gets none: it acts like any other foreign thread."""
+    cdef swapco_worker *w
+    entered[0] = NULL
+    if swapco_here == NULL or swapco_running != NULL or (<Worker>swapco_here).fiber == NULL:
+        return 0
+    w = (<Worker>swapco_here).c
+    if w.depth == 0 and not slot_enter(w):
+        return 0
+    w.depth += 1
+    entered[0] = w
+    return 0
+
+
+cdef int _enter(swapco_worker **entered) except -1:
+    cdef PyObject *f = (<Worker>swapco_here).fiber
+    cdef swapco_worker *w = (<Worker>swapco_here).c
+    if f == NULL:
+        return 0
+    if w.depth == 0 and not slot_enter(w):
+        (<FiberCore>f).scheduler.reattach(<FiberCore>f)
+    w.depth += 1
+    entered[0] = w
+    return 0
+
+
+cdef FiberCore running_fiber(str caller, swapco_worker **entered):
     """The fiber that runs now, for a function that is about to block it; NotInFiber if there is none."""
-    return <FiberCore>running(caller)
+    return <FiberCore>running(caller, entered)
 
 
-cdef PyObject *running(str caller) except NULL:
+cdef PyObject *running(str caller, swapco_worker **entered) except NULL:
     """The same, borrowed: it lives as long as it runs.  For what a switch cannot afford to count twice."""
     cdef PyObject *d = swapco_running
+    entered[0] = NULL
     if d != NULL and (<Dispatcher>d).current != NULL:
         return (<Dispatcher>d).current
     if d != NULL:
@@ -785,6 +906,9 @@ cdef PyObject *running(str caller) except NULL:
             f"{caller}() would block the event loop: it was called from a loop callback or an asyncio task, "
             "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
         )
+    if swapco_here != NULL and (<Worker>swapco_here).fiber != NULL:
+        _enter(entered)
+        return (<Worker>swapco_here).fiber
     raise NotInFiber(
         f"{caller}() needs a fiber to block, and no swapco loop runs in this thread. "
         "Call it from a function that was started by swapco.run(main) or swapco.spawn(fn)"

@@ -10,6 +10,9 @@ loop for the few things below; ``swapco._loop.loop`` implements them on uvloop.
 - ``went_idle``: the drain found nothing to run; look for a deadlock if nothing can ever wake a fiber.
 - ``fail``: stop the loop; the error leaves ``run_forever`` (KeyboardInterrupt of a fiber, a broken policy).
 - ``call_soon``: run a done callback from the loop.
+
+The last two may come from another worker than home, which is asleep then and must not be touched: they are noted
+(``unsettled``), and home acts on them when it has the slot again (``settle``).
 """
 
 
@@ -30,6 +33,9 @@ cdef class Hub:
 
     cdef int fail(self, object error) except -1:
         raise TypeError(f"{type(self).__name__} does not implement fail")
+
+    cdef int settle(self) except -1:
+        raise TypeError(f"{type(self).__name__} does not implement settle")
 
     cdef int call_soon(self, object callback, object argument, object context) except -1:
         raise TypeError(f"{type(self).__name__} does not implement call_soon")

@@ -2,7 +2,8 @@
 
 An ``Instrument`` has one method for each event; derive from it and define the ones you need.  With no
 instrument installed an event costs one comparison.  Hooks run inside the scheduler, on the fiber or in the
-hub, whoever caused the event: they must not block, spawn or resume.
+hub, whoever caused the event, and with thread fibers on any kernel thread of the slot, one at a time: they must not
+block, spawn or resume.
 
 A hook that raises is reported through ``sys.unraisablehook`` and its instrument is removed: a broken
 observer must not break what it observes.
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENTS", "Instrument", "Instruments"]
 
-EVENTS = ("spawned", "before_switch", "after_switch", "blocked", "resumed", "finished", "polled")
+EVENTS = (
+    "spawned",
+    "before_switch",
+    "after_switch",
+    "blocked",
+    "resumed",
+    "detached",
+    "reattached",
+    "finished",
+    "polled",
+)
 
 
 class Instrument:
@@ -39,6 +50,12 @@ class Instrument:
 
     def resumed(self, fiber: FiberCore) -> None:
         """A blocked fiber became runnable."""
+
+    def detached(self, fiber: FiberCore) -> None:
+        """The kernel thread of a thread fiber runs on without the slot: it blocks, or computes."""
+
+    def reattached(self, fiber: FiberCore) -> None:
+        """A detached fiber came back, and waits for its turn."""
 
     def finished(self, fiber: FiberCore) -> None:
         """A fiber's function returned or raised."""

@@ -16,7 +16,7 @@ from cpython.object cimport PyObject
 
 from .clock cimport deadline_after
 from .reasons cimport PARK
-from .fiber cimport running_fiber
+from .fiber cimport enter, outside, running_fiber, section
 
 
 cdef class ParkingLot:
@@ -54,15 +54,20 @@ cdef class ParkingLot:
         ``timeout`` in seconds (None: for ever) ends the wait with TimeoutError.  Other errors: CancelledError,
         NotInFiber.
         """
-        cdef FiberCore me = running_fiber("ParkingLot.park")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("ParkingLot.park", &here.worker)
         return self.park_fiber(me, deadline_after(me.scheduler.clock, timeout))
 
     def unpark(self, value=None) -> bool:
         """Wake the fiber that has been parked for longest; False if none is.  Never blocks."""
+        cdef section here = outside()
+        enter(&here.worker)
         return self.wake_one(value)
 
     def unpark_all(self, value=None) -> int:
         """Wake every parked fiber, in order; returns how many there were.  Never blocks."""
+        cdef section here = outside()
+        enter(&here.worker)
         cdef Py_ssize_t count = self.queue.count
         self.wake_everyone(value)
         return count

@@ -3,12 +3,13 @@
 from cpython.object cimport PyObject
 
 from .clock cimport Timer
-from .fiber cimport Dispatcher, FiberCore, Flushable
+from .fiber cimport FiberCore
+from .lending cimport Lender
 from .policy cimport Fifo, Policy
 from .switch cimport Backend, Stack, StackMain
 
 
-cdef class Scheduler(Dispatcher):
+cdef class Scheduler(Lender):
     cdef Policy policy
     # the same, if it is the default one: popped without the detour
     cdef Fifo fifo
@@ -28,8 +29,6 @@ cdef class Scheduler(Dispatcher):
     cdef list pool
     cdef Py_ssize_t pool_low
     cdef Timer pool_timer
-    # this process is the forked child of the one that the fibers live in
-    cdef bint abandoned
     # a loop runs it, in the home worker
     cdef bint running
     # counts drains; when I/O is due again, in ticks
@@ -44,19 +43,13 @@ cdef class Scheduler(Dispatcher):
     cdef int spawn_fiber(self, FiberCore f) except -1
     cdef int enqueue(self, FiberCore f) except -1
     cdef PyObject *take_from_policy(self) noexcept
-    cdef int thrown_into(self, FiberCore me) except -1
-    cdef int begin(self, FiberCore f) except -1
     cdef int conclude(self, FiberCore f, PyObject *returned) except -1
-    cdef int finish(self, FiberCore f) except -1
     cdef int tell_watchers(self, FiberCore f) except -1
     cdef int run_from_hub(self, PyObject *p) except -1
-    cdef int fail_unstarted(self, FiberCore f, object error) except -1
     cdef int trim_pool(self, Py_ssize_t keep) except -1
     cdef int drain(self) except -1
     cdef int fire_timers(self) except -1
     cdef bint runnable(self) except -1
-    cdef int note_switch(self, FiberCore leaving) noexcept
-    cdef int note_arrival(self, FiberCore arriving) noexcept
 
 
 cdef Scheduler running_scheduler()

@@ -42,10 +42,21 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from .clock cimport Clock, Timer, TimerHeap, deadline_after
-from .fiber cimport Dispatcher, FiberCore, Watcher, queue_remove, running, running_dispatcher, set_running
+from .fiber cimport (
+    FiberCore,
+    Watcher,
+    enter_if_attached,
+    host,
+    loop_runs_here,
+    queue_remove,
+    running,
+    running_dispatcher,
+    set_running,
+)
+from .lending cimport Lender
 from .policy cimport Fifo, Policy, linked_append, linked_take_first
 from .reasons cimport BLOCK
-from .slot cimport Slot
+from .slot cimport Slot, ThreadStack, outside, section
 from .states cimport *
 from .switch cimport Stack, StackMain, thread_context_assign
 from .wait cimport wait_close
@@ -57,32 +68,7 @@ cdef extern from "ticks.h" nogil:
     unsigned long long ticks_now()
     unsigned long long ticks_per_ms()
 
-cdef extern from *:
-    """
-    /* Call a fiber's function; NULL with an exception set. */
-    static inline PyObject *swapco_call(PyObject *fn, PyObject *args)
-    {
-        return args == NULL || PyTuple_GET_SIZE(args) == 0 ? PyObject_CallNoArgs(fn)
-                                                          : PyObject_Call(fn, args, NULL);
-    }
-
-    /* The exception that is set, with its traceback; clears it. */
-    static PyObject *swapco_raised(void)
-    {
-    #if PY_VERSION_HEX >= 0x030C0000
-        return PyErr_GetRaisedException();
-    #else
-        PyObject *type, *value, *trace;
-        PyErr_Fetch(&type, &value, &trace);
-        PyErr_NormalizeException(&type, &value, &trace);
-        if (trace != NULL)
-            PyException_SetTraceback(value, trace);
-        Py_XDECREF(type);
-        Py_XDECREF(trace);
-        return value;
-    #endif
-    }
-    """
+cdef extern from "calls.h":
     PyObject *swapco_call(PyObject *fn, PyObject *args)
     object swapco_raised()
 
@@ -96,6 +82,28 @@ cdef unsigned long long POLL_TICKS = ticks_per_ms()
 
 cdef inline bint _poll_is_due(Scheduler s) noexcept:
     return ticks_now() >= s.poll_at or s.fatal is not None
+
+
+cdef inline PyObject *_stack_for(Scheduler s, PyObject *following) noexcept:
+    """What the home worker switches to in order to run ``following`` (NULL: the hub), which is ``current`` from now
+    on.  One for which there is no idle stack, or no idle worker, goes to the hub, which starts it."""
+    cdef Stack idle
+    if following == NULL:
+        s.current = NULL
+        return <PyObject *>s.hub_stack
+    if (<FiberCore>following).stack is not None:
+        if (<FiberCore>following)._state != NEW or s.find_worker(<FiberCore>following):
+            s.current = following
+            return <PyObject *>(<FiberCore>following).stack
+    elif s.pool:
+        idle = s.pool.pop()
+        idle.fiber = <FiberCore>following
+        (<FiberCore>following).stack = idle
+        s.current = following
+        return <PyObject *>idle
+    s.for_hub = following
+    s.current = NULL
+    return <PyObject *>s.hub_stack
 
 
 cdef class _StackMain(StackMain):
@@ -124,7 +132,7 @@ cdef class _StackMain(StackMain):
             if stack.killed:
                 return 0
             if s.abandoned:
-                _end_of_forked_child()
+                s.end_of_child()
             following = s.take()
             if following != NULL and (<FiberCore>following).stack is None:
                 stack.fiber = <FiberCore>following
@@ -136,12 +144,7 @@ cdef class _StackMain(StackMain):
                     s.note_switch(None)
                 continue
             s.pool.append(stack)
-            if following == NULL:
-                s.current = NULL
-                target = <PyObject *>s.hub_stack
-            else:
-                s.current = following
-                target = <PyObject *>(<FiberCore>following).stack
+            target = _stack_for(s, following)
             s.switches += 1
             s.io_calls = 0
             if s.instruments is not None:
@@ -166,19 +169,23 @@ cdef class _PoolTimer(Timer):
         return 0
 
 
-cdef class Scheduler(Dispatcher):
+cdef class Scheduler(Lender):
     """One per slot.  Made by the event loop, which passes the ways in which they differ.
 
     ``hub`` is the loop's side (hub.pyx); ``policy`` decides who runs next (Fifo unless given); ``clock`` is
     what timeouts are measured with; ``fiber_type`` is the class that ``spawn`` makes.
     """
 
-    def __init__(self, hub, *, Policy policy=None, Clock clock=None, type fiber_type=FiberCore, backend=None):
+    def __init__(self, hub, *, Policy policy=None, Clock clock=None, type fiber_type=FiberCore, backend=None,
+                 Slot slot=None):
         cdef _StackMain entry = _StackMain()
         if not issubclass(fiber_type, FiberCore):
             raise TypeError(f"fiber_type must derive from FiberCore, not {fiber_type!r}")
         self.hub = hub
-        self.slot = Slot()
+        self.slot = Slot() if slot is None else slot
+        if self.slot.taken:
+            raise ValueError(f"{self.slot!r} belongs to another event loop: make one for each")
+        self.slot.taken = True
         self.slot.hub = self.hub
         self.policy = Fifo() if policy is None else policy
         self.fifo = self.policy if type(self.policy) is Fifo else None
@@ -283,6 +290,10 @@ cdef class Scheduler(Dispatcher):
     cdef bint poll_is_due(self) noexcept:
         return _poll_is_due(self)
 
+    cdef int loop_is_due(self) noexcept:
+        self.poll_at = 0
+        return 0
+
     cdef PyObject *take(self) except? NULL:
         """The next fiber, RUNNING unless it is NEW; NULL when it is the hub's turn."""
         cdef PyObject *p
@@ -324,31 +335,19 @@ cdef class Scheduler(Dispatcher):
 
     # -- switching
 
+    cdef PyObject *stack_for(self, PyObject *following) noexcept:
+        return _stack_for(self, following)
+
     cdef int leave_to(self, FiberCore me, PyObject *following) except -1:
         """Suspend ``me`` and run ``following`` (NULL: the hub); returns when ``me`` runs again."""
         cdef PyObject *target
-        cdef Stack idle
+        if me.threaded:
+            return self.leave_thread(me, following)
         if self.dirty:
             self.flush_dirty()
         if following == <PyObject *>me:
             return 0
-        if following == NULL:
-            self.current = NULL
-            target = <PyObject *>self.hub_stack
-        elif (<FiberCore>following).stack is not None:
-            self.current = following
-            target = <PyObject *>(<FiberCore>following).stack
-        elif self.pool:
-            idle = self.pool.pop()
-            idle.fiber = <FiberCore>following
-            (<FiberCore>following).stack = idle
-            self.current = following
-            target = <PyObject *>idle
-            idle = None
-        else:
-            self.for_hub = following
-            self.current = NULL
-            target = <PyObject *>self.hub_stack
+        target = _stack_for(self, following)
         self.switches += 1
         self.io_calls = 0
         if me.hooked:
@@ -413,7 +412,10 @@ cdef class Scheduler(Dispatcher):
             self.flush_dirty()
         # whatever runs now (callbacks, finalizers) runs no longer "as" this fiber: blocking is an error there
         self.current = NULL
-        transition_finish(&f._state)
+        if f._state == DETACHED:
+            transition_finish_detached(&f._state)
+        else:
+            transition_finish(&f._state)
         f.stack = None
         f.fn = f.args = None
         f.token = f.handed = None
@@ -467,7 +469,7 @@ cdef class Scheduler(Dispatcher):
 
         RuntimeError if fibers live that belong to another kernel thread.
         """
-        if running_dispatcher() is not None:
+        if loop_runs_here():
             raise RuntimeError("an event loop with fibers runs in this thread already")
         if not self.slot.owned():
             self.move_here()
@@ -537,6 +539,8 @@ cdef class Scheduler(Dispatcher):
             if self.fatal is not None:
                 self.hub.fail(self.fatal)
                 self.fatal = None
+            if self.hub.unsettled:
+                self.hub.settle()
             if self.runnable():
                 if not self.drain_requested:
                     self.drain_requested = True
@@ -569,7 +573,11 @@ cdef class Scheduler(Dispatcher):
 
     cdef int run_from_hub(self, PyObject *p) except -1:
         """Let a fiber run, on a stack of its own; returns when somebody switches back to the hub."""
-        cdef Stack stack = (<FiberCore>p).stack
+        cdef Stack stack
+        if (<FiberCore>p).threaded and (<ThreadStack>(<FiberCore>p).stack).worker is None:
+            if not self.hire(<FiberCore>p):
+                return 0
+        stack = (<FiberCore>p).stack
         if stack is None:
             if self.pool:
                 stack = self.pool.pop()
@@ -595,13 +603,15 @@ cdef class Scheduler(Dispatcher):
         return 0
 
     cdef int fail_unstarted(self, FiberCore f, object error) except -1:
-        """There is no stack for a NEW fiber: that is its outcome."""
+        """A NEW fiber gets no stack, or no worker: that is its outcome.  None: it was cancelled."""
         transition_start(&f._state)
-        f.exception_value = error
         try:
             f.discard()
+            if error is None:
+                self.raise_cancel(f)
         except BaseException as worse:
-            f.exception_value = worse
+            error = worse
+        f.exception_value = error
         return self.finish(f)
 
     cdef int trim_pool(self, Py_ssize_t keep) except -1:
@@ -615,6 +625,17 @@ cdef class Scheduler(Dispatcher):
         for stack in idle:
             self.backend.unwind(stack, self.hub_stack)
         return 0
+
+    cdef int end_of_child(self) except -1:
+        """A fiber's function returned in a forked child: there is no loop to go back to."""
+        try:
+            print(
+                "swapco: a fiber returned in a forked child, which has no event loop: end the child with os._exit(), "
+                "or call swapco.run() in it",
+                file=sys.stderr, flush=True,
+            )
+        finally:
+            os._exit(70)  # EX_SOFTWARE
 
     # -- observers
 
@@ -656,6 +677,12 @@ cdef class Scheduler(Dispatcher):
             "takes": self.takes,
             "direct_handoffs": self.direct_handoffs,
             "drains": self.drains,
+            "detached": self.detached,
+            "detaches": self.detaches,
+            "reattaches": self.reattaches,
+            "detached_s": self.detached_ns / 1e9,
+            "idle_workers": len(self.idle_workers),
+            **self.slot.statistics(),
         }
 
 
@@ -672,18 +699,7 @@ def _after_fork_in_child() -> None:
     if s is not None:
         s.abandoned = True
         set_running(None)
-
-
-def _end_of_forked_child():
-    """A fiber's function returned in a forked child: there is no loop to go back to."""
-    try:
-        print(
-            "swapco: a fiber returned in a forked child, which has no event loop: end the child with os._exit(), "
-            "or call swapco.run() in it",
-            file=sys.stderr, flush=True,
-        )
-    finally:
-        os._exit(70)  # EX_SOFTWARE
+        host(None)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -698,7 +714,8 @@ def block(timeout=None):
     is in seconds (None: for ever); when it is over, TimeoutError is raised.  Other errors: CancelledError;
     NotInFiber; ValueError for NaN.
     """
-    cdef PyObject *me = running("block")
+    cdef section here = outside()
+    cdef PyObject *me = running("block", &here.worker)
     return (<FiberCore>me).scheduler.block_fiber(
         <FiberCore>me, deadline_after((<FiberCore>me).scheduler.clock, timeout), BLOCK
     )
@@ -711,6 +728,8 @@ def resume(FiberCore fiber not None, value=None) -> bool:
     has a token already, it was resumed and has not run yet, or it is done.  A fiber that waits inside a
     primitive is not disturbed: it gets a token.  From any thread; never blocks.
     """
+    cdef section here = outside()
+    enter_if_attached(&here.worker)
     return fiber.scheduler.resume_fiber(fiber, value)
 
 
@@ -724,7 +743,8 @@ def switch_to(FiberCore fiber not None, value=None, timeout=None):
 
     The primitive is what the FUTEX_SWAP patches of 2020 proposed for threads.
     """
-    cdef PyObject *me = running("switch_to")
+    cdef section here = outside()
+    cdef PyObject *me = running("switch_to", &here.worker)
     if fiber.scheduler is not (<FiberCore>me).scheduler:
         raise RuntimeError(f"switch_to({fiber!r}): it belongs to another event loop")
     return (<FiberCore>me).scheduler.switch_fiber(

@@ -1,14 +1,19 @@
-"""The slot: the right to run fibers, and the inbox through which everybody else reaches them.
+"""The slot: the right to run fibers; its workers; and the inbox through which everybody else reaches them.
 
-At most one worker (kernel thread) of a slot runs fibers at a time.  *The slot is the lock*: whoever owns it
-may touch the scheduler, nobody else may, so the scheduler has no locks.  Today a slot has one worker, the
-*home worker* that runs the event loop, and it owns the slot for ever; the thread that last ran the loop stays
-the owner while the loop is stopped.
+At most one worker (kernel thread) of a slot runs fibers at a time.  *The slot is the lock*: whoever owns it may touch
+the scheduler, nobody else may, so the scheduler has no locks.  The *home worker* runs the event loop; the thread that
+last ran the loop stays home while the loop is stopped.  The other workers host thread fibers, one each; to run one,
+home *lends* the slot (lending.pyx).  Who owns it is one atomic word, whose protocol is slot_word.h; who blocks is
+found out by detector.h.
 
-What comes from outside (a resume or a cancellation from another thread) wins the fiber's wait record or
-marks the fiber, and posts it to the inbox: a linked list through the fibers themselves, first in first out,
-each fiber at most once.  The owner drains the inbox before it takes a fiber from the run queue and before it
-pushes one, so that a fiber woken from outside runs in the order of its wake-up.
+``owner_ident`` is the same for those who hold the GIL: the thread that may execute as owner, in a section or in user
+code.  It lags behind the word while a handoff is on its way (nobody executes as owner then), and after a revocation
+that home has not noticed; a worker therefore *enters* before it relies on it.
+
+The inbox.  What comes from outside (a resume or a cancellation from another thread, a detached fiber that comes back)
+wins the fiber's wait record or marks the fiber, and posts it: a linked list through the fibers themselves, first in
+first out, each fiber at most once.  The owner drains the inbox before it takes a fiber from the run queue and before
+it pushes one, so that a fiber woken from outside runs in the order of its wake-up.
 
 Notification.  Posting must wake a hub that sleeps in the kernel, and should cost nothing while it does not:
 
@@ -22,40 +27,188 @@ can only cause a needless notification.  The other orders lose wake-ups; tests/m
 The links are guarded by the GIL: every poster holds it, and nothing between two of the stores releases it.
 """
 
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
+import os
 import threading
+import weakref
+from typing import NamedTuple
+
+from .placement import Placement
 
 cdef extern from *:
     """
     /* What threading.get_ident returns, without the call around it. */
     #include <pthread.h>
     static inline unsigned long swapco_thread_ident(void) { return (unsigned long)pthread_self(); }
+
+    /* Tells the slot when the kernel thread of a worker ends in another way than by returning. */
+    static pthread_key_t swapco_worker_key;
     """
     unsigned long swapco_thread_ident() noexcept
+
+cdef extern from "slot_word.h" nogil:
+    enum:
+        SWAPCO_NOBODY
+        SWAPCO_HOME
+        SWAPCO_MAX_WORKER
+        SWAPCO_RUN_DETACHED
+        SWAPCO_STOP
+        SWAPCO_SLOT_N_MODES
+        SWAPCO_SLOT_N_TRANSITIONS
+    ctypedef struct transition_row "swapco_slot_transition":
+        const char *name
+        const char *owner_before
+        const char *owner_after
+        const char *actor
+        const char *how
+        const char *cause
+        int mode_before
+        int mode_after
+    const transition_row *swapco_slot_table
+    const char **swapco_slot_mode_names
+    const char **swapco_slot_mode_meanings
+    swapco_slot *swapco_slot_new(int64_t tick_ns, int64_t grace_ns)
+    void swapco_slot_unref(swapco_slot *s)
+    swapco_worker *swapco_worker_new(swapco_slot *s, int id)
+    void swapco_worker_free(swapco_worker *w)
+    void slot_grant(swapco_slot *s, int me, int to)
+    bint slot_notice(swapco_slot *s)
+    void slot_wake(swapco_worker *w)
+    bint slot_wait(swapco_worker *w)
+    void slot_order(swapco_worker *w, int order)
+    void slot_void(swapco_slot *s)
+    bint slot_is_void(swapco_slot *s)
+    swapco_lend_end slot_wait_home(swapco_slot *s, bint handles_signals, int *signalled)
+
+cdef extern from "detector.h" nogil:
+    void *detector_monitor(void *slot)
+    void *detector_sentinel(void *slot)
+    int detector_start(swapco_slot *s, void *(*main)(void *))
+    void detector_watch(swapco_slot *s)
+    void detector_stop(swapco_slot *s)
+
+cdef extern from *:
+    """
+    static int swapco_worker_key_new(void) { return pthread_key_create(&swapco_worker_key, slot_worker_ends); }
+    static inline void swapco_worker_is_here(swapco_worker *w) { pthread_setspecific(swapco_worker_key, w); }
+    """
+    int swapco_worker_key_new()
+    void swapco_worker_is_here(swapco_worker *w)
+
+if swapco_worker_key_new() != 0:
+    raise ImportError("swapco needs a key for thread-specific data, and this process has none left")
+
+
+class SlotTransition(NamedTuple):
+    """One row of the slot's protocol: ``owner_before`` in ``mode_before`` becomes ``owner_after`` in ``mode_after``."""
+
+    name: str
+    owner_before: str
+    mode_before: str
+    owner_after: str
+    mode_after: str
+    actor: str
+    how: str
+    cause: str
+
+
+MODES: tuple = tuple([
+    (swapco_slot_mode_names[i].decode(), swapco_slot_mode_meanings[i].decode()) for i in range(SWAPCO_SLOT_N_MODES)
+])
+
+TRANSITIONS: tuple = tuple([
+    SlotTransition(
+        swapco_slot_table[i].name.decode(),
+        swapco_slot_table[i].owner_before.decode(),
+        MODES[swapco_slot_table[i].mode_before][0],
+        swapco_slot_table[i].owner_after.decode(),
+        MODES[swapco_slot_table[i].mode_after][0],
+        swapco_slot_table[i].actor.decode(),
+        swapco_slot_table[i].how.decode(),
+        swapco_slot_table[i].cause.decode(),
+    )
+    for i in range(SWAPCO_SLOT_N_TRANSITIONS)
+])
+
+#: Kernel threads of one slot, home not counted, unless ``max_workers`` or ``SWAPCO_MAX_WORKERS`` says otherwise.
+DEFAULT_WORKERS = 1024
+
+# every slot of this process, for the child of a fork
+_slots = weakref.WeakSet()
 
 
 cdef class Postable(Runnable):
     """What can be posted to an inbox: the base of a fiber."""
 
 
+cdef class ThreadStack(Stack):
+    """Stands for a stack in a thread fiber: which worker has it, and where it stands with the slot."""
+
+
 cdef class Worker:
     """A kernel thread that hosts fibers."""
 
     def __cinit__(self, *args, **kwargs):
-        self.ident = swapco_thread_ident()
-        self.native_id = threading.get_native_id()
-        self.home = True
+        self.cpu = -1
+
+    def __dealloc__(self):
+        if self.c != NULL and not self.home:
+            swapco_worker_free(self.c)
 
     def __repr__(self) -> str:
         return f"<Worker {'home ' if self.home else ''}thread {self.native_id}>"
 
 
+def _option(name, value, environment, default):
+    """An option's value: the argument, else the environment variable, else the default; an int."""
+    if value is None:
+        text = os.environ.get(environment, "")
+        if not text:
+            return default
+        name = environment
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"{environment}={text!r} is not a number") from None
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is a number from 0 on, not {value!r}")
+    return value
+
+
 cdef class Slot:
-    """The right to run: one per scheduler."""
+    """The right to run: one per scheduler.
+
+    ``pin`` keeps the workers that take turns on one CPU (True; ``SWAPCO_PIN=0`` in the environment turns it off);
+    ``max_workers`` is how many kernel threads may host thread fibers (1024, or ``SWAPCO_MAX_WORKERS``), a sixteenth of
+    them kept for clean-up work; ``sentinel`` adds the detector that sees a sleeping worker three times sooner (False,
+    or ``SWAPCO_SENTINEL``; it needs ``pin``); ``tick`` is the detector's interval in seconds.
+    """
 
     def __cinit__(self, *args, **kwargs):
         self.hub_idle = True
+        self.cpu = -1
+        self.next_id = SWAPCO_HOME + 1
+        self.others = []
+        self.free_ids = []
+
+    def __init__(self, *, pin=None, max_workers=None, sentinel=None, tick=0.001):
+        cdef double interval = tick
+        cdef bint pins = _option("pin", pin, "SWAPCO_PIN", 1)
+        self.max_workers = _option("max_workers", max_workers, "SWAPCO_MAX_WORKERS", DEFAULT_WORKERS)
+        self.sentinel = _option("sentinel", sentinel, "SWAPCO_SENTINEL", 0)
+        if not 1 <= self.max_workers <= SWAPCO_MAX_WORKER - SWAPCO_HOME:
+            raise ValueError(f"max_workers is a number from 1 to {SWAPCO_MAX_WORKER - SWAPCO_HOME}")
+        if self.sentinel and not pins:
+            raise ValueError("the sentinel watches the CPU that the workers share: it needs pin=True")
+        if not 0.0001 <= interval <= 1.0:
+            raise ValueError(f"tick is a time between 0.0001 and 1 second, not {tick!r}")
+        self.placement = Placement() if pins else None
+        self.c = swapco_slot_new(<int64_t>(interval * 1e9), <int64_t>(interval * 1e8))
+        if self.c == NULL:
+            raise MemoryError()
+        _slots.add(self)
 
     def __dealloc__(self):
         cdef PyObject *at = self.inbox_head
@@ -64,27 +217,259 @@ cdef class Slot:
             following = (<Postable>at).post_next
             Py_DECREF(<Postable>at)
             at = following
+        if self.c != NULL:
+            detector_stop(self.c)
+            swapco_worker_free(self.c.home)
+            swapco_slot_unref(self.c)
+
+    def __repr__(self) -> str:
+        return f"<Slot, {len(self.others)} workers beside home{', closed' if self.closed else ''}>"
 
     @property
     def workers(self) -> tuple:
         """The kernel threads that host this slot's fibers; the home worker first."""
-        return () if self.home is None else (self.home,)
+        return () if self.home is None else (self.home, *self.others)
 
     @property
     def owner(self):
-        """The worker that may run fibers now."""
-        return self.home
+        """The worker that may run fibers now; None while the slot passes from one to another."""
+        cdef Worker worker
+        cdef int owner = self.c.word & 0xffff
+        for worker in self.workers:
+            if worker.c.id == owner:
+                return worker
+        return None
+
+    @property
+    def pinned_cpu(self):
+        """The CPU that the workers share now, or None."""
+        return None if self.cpu < 0 else self.cpu
+
+    def statistics(self) -> dict:
+        """Counters since the slot was made.
+
+        ``lends``: home gave the slot to a worker; ``handoffs``: a worker gave it to another one; ``revoked_by_*``: who
+        took it from a worker that did not come back; ``taken_back``: how many of those came back before home had
+        noticed; ``ticks``: looks of the monitor.
+        """
+        return {
+            "workers": len(self.others),
+            "lends": self.lends,
+            "handoffs": self.handoffs,
+            "revoked_by_monitor": self.c.revoked_by_monitor,
+            "revoked_by_sentinel": self.c.revoked_by_sentinel,
+            "revoked_by_signal": self.c.revoked_by_signal,
+            "taken_back": self.c.taken_back,
+            "ticks": self.c.ticks,
+        }
+
+    # -- workers
 
     cdef int bind_home(self) except -1:
         """The calling thread is the home worker from now on."""
         if self.home is None or self.home.ident != swapco_thread_ident():
             self.home = Worker()
+            self.home.home = True
+            self.home.c = self.c.home
+            self.home.ident = swapco_thread_ident()
+            self.home.native_id = threading.get_native_id()
             self.owner_ident = self.home.ident
+            self.handles_signals = threading.current_thread() is threading.main_thread()
         return 0
 
+    cdef Worker new_worker(self, object main):
+        """Start a kernel thread that calls ``main(worker)``; in the hub.
+
+        RuntimeError if the process can have no more threads, or more than the word can name.
+        """
+        cdef Worker worker = Worker()
+        cdef int number
+        self.prepare()
+        if self.free_ids:
+            number = self.free_ids.pop()
+        else:
+            number = self.next_id
+            if number > SWAPCO_MAX_WORKER:
+                raise RuntimeError(f"a slot has {SWAPCO_MAX_WORKER} workers at most")
+            self.next_id += 1
+        worker.c = swapco_worker_new(self.c, number)
+        if worker.c == NULL:
+            raise MemoryError()
+        # of threading, and not of _thread: debuggers, profilers and coverage hook into its threads
+        worker.thread = threading.Thread(target=main, args=(worker,), name=f"swapco worker {number}", daemon=True)
+        try:
+            worker.thread.start()
+        finally:
+            if worker.thread.ident is None:
+                self.free_ids.append(number)
+            else:
+                # also if a signal handler raised: it waits for the slot, like any other idle worker
+                worker.ident = worker.thread.ident
+                worker.native_id = worker.thread.native_id or 0
+                self.others.append(worker)
+        return worker
+
+    cdef int forget_worker(self, Worker worker) except -1:
+        """Its thread has ended, or will not come back."""
+        self.others.remove(worker)
+        self.free_ids.append(worker.c.id)
+        return 0
+
+    cdef int prepare(self) except -1:
+        """Start the detector, before the slot is lent for the first time."""
+        cdef int error = 0
+        if self.detects:
+            return 0
+        error = detector_start(self.c, detector_monitor)
+        if not error and self.sentinel:
+            error = detector_start(self.c, detector_sentinel)
+            self.c.sentinel_runs = error == 0
+        if error:
+            raise OSError(error, f"no thread for the detector of blocked workers: {os.strerror(error)}")
+        self.detects = True
+        return 0
+
+    cdef int worker_begins(self, Worker worker) noexcept:
+        """Its thread runs: by that thread."""
+        swapco_worker_is_here(worker.c)
+        return 0
+
+    cdef int worker_returns(self, Worker worker) noexcept:
+        """Its thread ends as it should."""
+        swapco_worker_is_here(NULL)
+        return 0
+
+    cdef bint has_ended(self, Worker worker) noexcept:
+        """Has its kernel thread ended in some other way?"""
+        return worker.c.ended
+
+    cdef int stop(self, Worker worker) noexcept:
+        """Have its thread end; if it hosts a fiber, at the next call of swapco."""
+        slot_order(worker.c, SWAPCO_STOP)
+        return 0
+
+    cdef int run_detached(self, Worker worker) noexcept:
+        """Have it run its fiber without the slot."""
+        worker.c.left = 0
+        slot_order(worker.c, SWAPCO_RUN_DETACHED)
+        return 0
+
+    # -- who has the slot
+
     cdef bint owned(self) noexcept:
-        """Does the calling thread own the slot?"""
+        """May the calling thread execute as owner?  A worker asks inside a section only."""
         return self.owner_ident == swapco_thread_ident()
+
+    cdef bint at_home(self) noexcept:
+        """Is the caller the home worker?  For what belongs to the event loop's thread, and nothing else."""
+        return self.home is not None and self.home.ident == swapco_thread_ident()
+
+    cdef bint wait(self, Worker me) noexcept:
+        """Sleep until the slot is handed to this worker: True; False if it has an order instead."""
+        cdef swapco_worker *w = me.c
+        cdef bint named
+        with nogil:
+            named = slot_wait(w)
+        if named:
+            self.owner_ident = me.ident
+        return named
+
+    cdef bint may_run_detached(self, Worker me) noexcept:
+        """After ``wait`` was False: is it to run its fiber without the slot?  Else it must end."""
+        if me.c.order != SWAPCO_RUN_DETACHED:
+            return False
+        me.c.order = 0
+        return True
+
+    cdef swapco_lend_end lend(self, Worker to) noexcept:
+        """Home gives the slot to a worker, and sleeps until it has it again."""
+        cdef swapco_slot *c = self.c
+        cdef swapco_worker *w = to.c
+        cdef swapco_lend_end end
+        cdef bint handles_signals = self.handles_signals
+        cdef int signalled = 0
+        if self.placement is not None and (self.cpu < 0 or to.cpu != self.cpu):
+            self.place(to)
+        self.lends += 1
+        self.owner_ident = to.ident
+        slot_grant(c, SWAPCO_HOME, w.id)
+        # the GIL is released before the wake-up: the worker must not find it taken
+        with nogil:
+            slot_wake(w)
+            detector_watch(c)
+            end = slot_wait_home(c, handles_signals, &signalled)
+        while end != SWAPCO_GIVEN_BACK and not slot_notice(c):
+            # the worker came back first
+            with nogil:
+                end = slot_wait_home(c, handles_signals, &signalled)
+        self.owner_ident = self.home.ident
+        self.signalled = signalled
+        return end
+
+    cdef bint hand(self, Worker me, Worker to, bint wait) noexcept:
+        """A worker that owns the slot gives it to another, or to home; ``wait``: until it has it again."""
+        cdef swapco_worker *mine = me.c
+        cdef swapco_worker *w = to.c
+        cdef bint named = True
+        if self.cpu >= 0 and to.cpu != self.cpu and not to.home:
+            self.place(to)
+        self.handoffs += 1
+        self.owner_ident = to.ident
+        slot_grant(self.c, mine.id, w.id)
+        with nogil:
+            slot_wake(w)
+            if wait:
+                named = slot_wait(mine)
+        if wait and named:
+            self.owner_ident = me.ident
+        return named
+
+    cdef int void(self) noexcept:
+        """Nobody runs fibers here any more."""
+        self.closed = True
+        slot_void(self.c)
+        detector_stop(self.c)
+        return 0
+
+    cdef bint is_void(self) noexcept:
+        return slot_is_void(self.c)
+
+    # -- CPUs
+
+    cdef int place(self, Worker worker) noexcept:
+        """Pin a worker that is about to get the slot to the CPU of the others."""
+        if self.cpu < 0:
+            self.cpu = self.ask_placement("choose", self.home.native_id)
+            self.c.cpu = self.cpu
+        if self.cpu >= 0 and self.ask_placement("bring", worker.native_id, self.cpu):
+            worker.cpu = self.cpu
+        return 0
+
+    cdef int displace(self, Worker worker) noexcept:
+        """A worker was detached: it runs in parallel from here on."""
+        if worker.cpu >= 0:
+            worker.cpu = -1
+            self.ask_placement("let_go", worker.native_id)
+        return 0
+
+    cdef int rest(self) noexcept:
+        """Let home go where the kernel wants it; by home, once a second."""
+        if self.cpu >= 0:
+            self.cpu = -1
+            self.c.cpu = -1
+            self.ask_placement("rest", self.home.native_id)
+        return 0
+
+    cdef int ask_placement(self, str what, long thread_id, int cpu=-1) noexcept:
+        """Python code: a signal handler may raise in it, in the middle of a handoff."""
+        try:
+            answer = getattr(self.placement, what)(thread_id) if cpu < 0 else self.placement.bring(thread_id, cpu)
+            return 0 if answer is None else answer
+        except BaseException as error:
+            self.interrupt = error
+            return -1 if what == "choose" else 0
+
+    # -- the inbox
 
     cdef int post(self, Postable item) except -1:
         """Hand an item to the owner, from any thread."""
@@ -114,3 +499,14 @@ cdef class Slot:
         item.posted = False
         Py_DECREF(item)
         return item
+
+
+def _after_fork_in_child() -> None:
+    """The workers of every slot stayed with the parent."""
+    cdef Slot slot
+    swapco_worker_is_here(NULL)
+    for slot in list(_slots):
+        slot.void()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -18,9 +18,14 @@ import inspect
 
 from cpython.object cimport PyObject
 
-from .._core.fiber cimport FORWARDED, NOT_FORWARDED, STAYS_PENDING, FiberCore, running_fiber
+from .._core.fiber cimport FORWARDED, NOT_FORWARDED, STAYS_PENDING, FiberCore, outside, running_fiber, section
+from .._core.clock cimport NEVER_NS
+from .._core.reasons cimport JOIN
+from .._core.scheduler cimport Scheduler
+from .._core.states cimport DONE
 from .poller cimport PollingHub
 
+from .._core.errors import CancelledError
 from .compat import enter_task, isfuture, leave_task, register_task
 
 cdef extern from "Python.h":
@@ -195,11 +200,48 @@ def await_(awaitable):
     any object with ``__await__``.  Cancelling the fiber cancels what it awaits, as in asyncio.  Errors:
     TypeError for anything else; NotInFiber; RuntimeError for a future of another loop.
     """
+    cdef section here = outside()
     cdef FiberCore me
     try:
-        me = running_fiber("await_")
+        me = running_fiber("await_", &here.worker)
     except RuntimeError:
         if inspect.iscoroutine(awaitable):
             awaitable.close()
         raise
+    if me.threaded:
+        return _await_at_home(me, awaitable)
     return (<AwaitingFiber>me).drive(awaitable)
+
+
+cdef class _Awaiting:
+    """What the helper of a thread fiber calls."""
+
+    cdef object awaitable
+
+    def __call__(self):
+        return await_(self.awaitable)
+
+
+cdef object _await_at_home(FiberCore me, object awaitable):
+    """A thread fiber awaits: what it awaits runs on the event loop's thread, in a fiber that does nothing else."""
+    cdef Scheduler s = <Scheduler>me.scheduler
+    cdef _Awaiting awaiting = _Awaiting.__new__(_Awaiting)
+    cdef FiberCore helper
+    cdef bint cancelled = False
+    cdef object message = None
+    awaiting.awaitable = awaitable
+    helper = s.fiber_type(s, awaiting, (), name=f"await_ of {me.name}", context=me.context)
+    s.spawn_fiber(helper)
+    while helper._state != DONE:
+        try:
+            s.park(me, &helper.joiners, JOIN, <PyObject *>helper, NEVER_NS)
+        except CancelledError as caught:
+            # as in asyncio: it is for what is awaited, and comes out of that
+            cancelled = True
+            message = caught.args[0] if caught.args else None
+        if cancelled and helper._state != DONE:
+            helper.request_cancel(message)
+    if cancelled and helper.exception_value is None:
+        me.cancel_pending = True
+        me.cancel_message = message
+    return helper.outcome()

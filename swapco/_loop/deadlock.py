@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["describe", "outside_sources"]
 
 
-def outside_sources(loop: asyncio.AbstractEventLoop, own_handlers: Iterable[Any] = ()) -> list[str]:
+def outside_sources(
+    loop: asyncio.AbstractEventLoop, own_handlers: Iterable[Any] = (), own_threads: int = 0
+) -> list[str]:
     """What could wake a fiber from outside, in words; empty if nothing could.
 
-    ``own_handlers`` are signal handlers that only interrupt the program (the runner's Ctrl-C).
+    ``own_handlers`` are signal handlers that only interrupt the program (the runner's Ctrl-C); ``own_threads`` is how
+    many kernel threads wait for the slot: they host fibers of the loop, or nothing.
     """
     from .._core.fiber import FiberCore
 
@@ -32,7 +35,7 @@ def outside_sources(loop: asyncio.AbstractEventLoop, own_handlers: Iterable[Any]
     if tasks:
         found.append(f"{len(tasks)} asyncio tasks")
     # every thread that runs Python code, also those that threading does not know
-    threads = len(sys._current_frames()) - 1
+    threads = len(sys._current_frames()) - 1 - own_threads
     if threads > 0:
         found.append(f"{threads} other threads")
     if threading.current_thread() is threading.main_thread():

@@ -10,6 +10,9 @@ cdef class LoopHub(PollingHub):
     cdef readonly Scheduler scheduler
     cdef object raw_call_soon
     cdef object drain_callback
+    # what other workers asked the loop for, until home acts on it
+    cdef list later
+    cdef bint stop_later
     cdef object longest_run
     cdef object empty_context
     cdef object uv_capsule

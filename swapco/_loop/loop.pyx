@@ -32,6 +32,7 @@ from .._core.clock cimport Clock, Timer, duration_ns
 from .._core.policy cimport Policy
 from .._core.fiber cimport FiberCore
 from .._core.scheduler cimport Scheduler
+from .._core.slot cimport Slot
 from .._core.states cimport BLOCKED
 from .._core.switch cimport Backend
 from .poller cimport Poller, PollingHub
@@ -90,12 +91,15 @@ cdef class _LoopTimer(Timer):
 cdef class LoopHub(PollingHub):
     """Connects one loop with one scheduler."""
 
-    def __init__(self, loop, Policy policy, Clock clock, Backend backend):
+    def __init__(self, loop, Policy policy, Clock clock, Backend backend, slot):
         cdef uv_loop_head *head
         self.loop = loop
         self.raw_call_soon = uvloop.Loop.call_soon
-        self.scheduler = Scheduler(self, policy=policy, clock=clock, fiber_type=Fiber, backend=backend)
+        self.scheduler = Scheduler(
+            self, policy=policy, clock=clock, fiber_type=Fiber, backend=backend, slot=slot
+        )
         self.drain_callback = self.scheduler.drain_from_loop
+        self.later = []
         self.empty_context = contextvars.Context()
         self.poller = Poller(self.scheduler, loop)
         self.uv_capsule = _uvloop_extension.libuv_get_loop_t_ptr(loop)
@@ -156,6 +160,10 @@ cdef class LoopHub(PollingHub):
 
     cdef int call_soon(self, object callback, object argument, object context) except -1:
         self.callbacks_waiting = True
+        if not self.scheduler.slot.at_home():
+            self.later.append((callback, argument, context))
+            self.unsettled = True
+            return 0
         self.raw_call_soon(self.loop, callback, argument, context=context)
         return 0
 
@@ -163,6 +171,20 @@ cdef class LoopHub(PollingHub):
         if self.error is None:
             # once: a second stop would stop the next run
             self.error = error
+            if self.scheduler.slot.at_home():
+                self.loop.stop()
+            else:
+                self.stop_later = self.unsettled = True
+        return 0
+
+    cdef int settle(self) except -1:
+        cdef list later = self.later
+        self.later = []
+        self.unsettled = False
+        for callback, argument, context in later:
+            self.raw_call_soon(self.loop, callback, argument, context=context)
+        if self.stop_later:
+            self.stop_later = False
             self.loop.stop()
         return 0
 
@@ -186,7 +208,7 @@ cdef class LoopHub(PollingHub):
     cdef bint looks_dead(self, unsigned int margin) except -1:
         """The cheap conditions; ``margin`` is how many more handles an idle loop may have active now."""
         cdef Scheduler s = self.scheduler
-        if s.main is None or s.main._state != BLOCKED or s.external_waits:
+        if s.main is None or s.main._state != BLOCKED or s.external_waits or s.detached:
             return False
         if len(s.timers) > s.timers.housekeeping or self.callbacks_waiting or self.uv_active_requests[0]:
             return False
@@ -198,7 +220,7 @@ cdef class LoopHub(PollingHub):
     cdef int check_deadlock(self) except -1:
         cdef Scheduler s = self.scheduler
         cdef FiberCore f
-        if _deadlock.outside_sources(self.loop, (self.interrupt_handler,)):
+        if _deadlock.outside_sources(self.loop, (self.interrupt_handler,), len(s.slot.others)):
             return 0
         error = Deadlock(_deadlock.describe(s.fibers()))
         for f in s.fibers():
@@ -212,12 +234,13 @@ class Loop(uvloop.Loop):
     """An asyncio event loop (uvloop's) in which fibers run.
 
     ``policy`` decides which runnable fiber runs next (Fifo unless given); ``clock`` is what timers and timeouts
-    are measured with (for tests); ``switch`` is what fibers run on: "native" or "greenlet" (see docs/switch.md).
+    are measured with (for tests); ``switch`` is what fibers run on: "native" or "greenlet" (see docs/switch.md);
+    ``slot`` has the options of kernel threads (see ``swapco.lowlevel.Slot`` and docs/threads.md).
     """
 
     _hub = None
 
-    def __init__(self, *, policy=None, clock=None, switch=None):
+    def __init__(self, *, policy=None, clock=None, switch=None, slot=None):
         try:
             backend = make_backend(switch)
         except (RuntimeError, ValueError):
@@ -231,6 +254,17 @@ class Loop(uvloop.Loop):
         if clock is not None and not isinstance(clock, Clock):
             self.close()
             raise TypeError(f"a clock derives from swapco.lowlevel.Clock; {clock!r} does not")
+        if slot is not None and not isinstance(slot, Slot):
+            self.close()
+            raise TypeError(f"slot is a swapco.lowlevel.Slot, not {slot!r}")
+        if slot is None:
+            # now, and not at the first spawn: its environment variables may be wrong
+            try:
+                slot = Slot()
+            except ValueError:
+                self.close()
+                raise
+        self._slot = slot
         self._policy = policy
         self._clock = clock
         self._backend = backend
@@ -265,7 +299,7 @@ class Loop(uvloop.Loop):
             )
         if hub is not None:
             for fiber in hub.scheduler.fibers():
-                if fiber.stack is not None:
+                if fiber.stack is not None and not fiber.threaded:
                     raise RuntimeError(
                         f"{fiber!r} has a native stack, which cannot go on inside a greenlet: run the loop where it "
                         "ran before, or make it with switch=\"greenlet\""
@@ -296,6 +330,7 @@ class Loop(uvloop.Loop):
         if hub is not None and not self.is_closed() and not self.is_running():
             if hub.scheduler.live_count:
                 self._end_fibers()
+            hub.scheduler.close_workers()
             self.remove_reader(hub.poller.epoll_fd)
             self._hub = None
             # the bound methods made cycles
@@ -346,7 +381,7 @@ class Loop(uvloop.Loop):
 
 
 cdef LoopHub _make_hub(loop):
-    cdef LoopHub hub = LoopHub(loop, loop._policy, loop._clock, loop._backend)
+    cdef LoopHub hub = LoopHub(loop, loop._policy, loop._clock, loop._backend, loop._slot)
     cdef _NotingCallSoon noting = _NotingCallSoon()
     noting.hub = hub
     loop._hub = hub
@@ -382,9 +417,9 @@ def hub_of(loop) -> LoopHub:
     return loop._hub
 
 
-def new_event_loop(*, policy=None, clock=None, switch=None) -> Loop:
+def new_event_loop(*, policy=None, clock=None, switch=None, slot=None) -> Loop:
     """A new event loop that runs fibers: swapco's ``uvloop.new_event_loop``.  The keywords are ``Loop``'s."""
-    return Loop(policy=policy, clock=clock, switch=switch)
+    return Loop(policy=policy, clock=clock, switch=switch, slot=slot)
 
 
 class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):

@@ -55,7 +55,7 @@ from libc.string cimport memset
 from .._core.clock cimport NEVER_NS, Clock, deadline_after
 from .._core.hub cimport Hub
 from .._core.reasons cimport READ, WRITE
-from .._core.fiber cimport Dispatcher, FiberCore, Flushable, running_fiber
+from .._core.fiber cimport Dispatcher, FiberCore, Flushable, outside, running_fiber, section
 from .._core.scheduler cimport Scheduler
 
 cdef extern from "sys/epoll.h" nogil:
@@ -608,7 +608,8 @@ cdef Poller poller_of(Dispatcher scheduler):
 
 
 def _wait(fd, timeout, bint reading, str caller):
-    cdef FiberCore me = running_fiber(caller)
+    cdef section here = outside()
+    cdef FiberCore me = running_fiber(caller, &here.worker)
     cdef Poller poller = poller_of(me.scheduler)
     cdef Registration r
     cdef long long deadline = deadline_after(me.scheduler.clock, timeout)

@@ -13,6 +13,7 @@ import linecache
 import traceback
 from types import GenericAlias
 
+from .._core.fiber cimport enter, outside, section
 from .._core.scheduler cimport Scheduler
 from .._core.states cimport DONE
 from .awaiting cimport AwaitingFiber
@@ -123,6 +124,8 @@ cdef class Fiber(AwaitingFiber):
 
     def add_done_callback(self, fn, *, context=None) -> None:
         """Have ``fn(fiber)`` called by the event loop once the fiber is done (soon, if it is)."""
+        cdef section here = outside()
+        enter(&here.worker)
         if not callable(fn):
             raise TypeError(f"a done callback must be callable, not {fn!r}")
         if context is None:
@@ -137,6 +140,8 @@ cdef class Fiber(AwaitingFiber):
 
     def remove_done_callback(self, fn) -> int:
         """Take back every registration of ``fn``; returns how many there were."""
+        cdef section here = outside()
+        enter(&here.worker)
         before = self.callbacks or []
         self.callbacks = [pair for pair in before if pair[0] != fn] or None
         return len(before) - len(self.callbacks or ())

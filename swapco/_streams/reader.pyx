@@ -25,7 +25,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memchr
 
 from .._core.clock cimport NEVER_NS
-from .._core.fiber cimport FiberCore, running_fiber
+from .._core.fiber cimport FiberCore, enter, outside, running_fiber, section
 from .._core.reasons cimport READ
 from .._loop.poller cimport SCRATCH_SIZE, Registration
 from .byte_queue cimport *
@@ -101,11 +101,15 @@ cdef class StreamReader:
 
     def set_exception(self, exc) -> None:
         """Have every read raise ``exc``, also one that waits now.  Does not block."""
+        cdef section here = outside()
+        enter(&here.worker)
         self.error = exc
         self.wake()
 
     def feed_data(self, data) -> None:
         """Append ``data`` to what can be read.  Does not block."""
+        cdef section here = outside()
+        enter(&here.worker)
         cdef const unsigned char[::1] view
         if self.eof:
             raise AssertionError("feed_data after feed_eof")
@@ -116,10 +120,14 @@ cdef class StreamReader:
 
     def feed_eof(self) -> None:
         """Nothing comes any more.  Does not block."""
+        cdef section here = outside()
+        enter(&here.worker)
         self.end_of_stream()
 
     def at_eof(self) -> bool:
         """True if everything was read and nothing comes any more.  Does not block."""
+        cdef section here = outside()
+        enter(&here.worker)
         cdef Py_ssize_t got
         cdef Registration r = self.registration
         if bytes_in(&self.queue):
@@ -225,7 +233,8 @@ cdef class StreamReader:
 
         Blocks the fiber until there is at least one byte, or the end.
         """
-        cdef FiberCore me = running_fiber("StreamReader.read")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("StreamReader.read", &here.worker)
         cdef Registration r
         cdef Py_ssize_t got
         if self.error is not None:
@@ -253,7 +262,8 @@ cdef class StreamReader:
 
         IncompleteReadError, whose ``partial`` has what came, if the stream ends before.
         """
-        cdef FiberCore me = running_fiber("StreamReader.readexactly")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("StreamReader.readexactly", &here.worker)
         if n < 0:
             raise ValueError("readexactly size can not be less than zero")
         if self.error is not None:
@@ -272,7 +282,8 @@ cdef class StreamReader:
         Blocks the fiber until the line is complete.  ValueError for a line longer than the limit: the line is
         dropped if it is complete, else what came of it so far.
         """
-        cdef FiberCore me = running_fiber("StreamReader.readline")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("StreamReader.readline", &here.worker)
         return self.read_line(me)
 
     cdef object read_line(self, FiberCore me):
@@ -302,7 +313,8 @@ cdef class StreamReader:
         IncompleteReadError if the stream ends before; LimitOverrunError if the limit is exceeded (then the data
         can be read again).
         """
-        cdef FiberCore me = running_fiber("StreamReader.readuntil")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("StreamReader.readuntil", &here.worker)
         cdef tuple separators
         if isinstance(separator, tuple):
             separators = tuple(sorted([bytes(one) for one in separator], key=len))
@@ -355,7 +367,8 @@ cdef class StreamReader:
 
     def __next__(self) -> bytes:
         """The next line; blocks the fiber.  ``for line in reader`` reads to the end."""
-        line = self.read_line(running_fiber("StreamReader.__next__"))
+        cdef section here = outside()
+        line = self.read_line(running_fiber("StreamReader.__next__", &here.worker))
         if not line:
             raise StopIteration
         return line

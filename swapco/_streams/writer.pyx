@@ -39,7 +39,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 
 from .._core.clock cimport NEVER_NS
-from .._core.fiber cimport FiberCore, Flushable, WaitQueue, running_fiber
+from .._core.fiber cimport FiberCore, Flushable, WaitQueue, enter, outside, running_fiber, section
 from .._core.reasons cimport WRITE
 from .._loop.poller cimport Registration
 from ..socket cimport registration_of
@@ -113,6 +113,8 @@ cdef class StreamWriter(Flushable):
 
         Errors: the OSError of an earlier send; RuntimeError after ``close`` or ``write_eof``.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         cdef Py_buffer view
         if self.error is not None:
             raise self.error
@@ -264,7 +266,8 @@ cdef class StreamWriter(Flushable):
         Below that it returns at once, and sends nothing either.  Errors: the OSError of an earlier send or read;
         ConnectionResetError once the connection is closed; CancelledError; NotInFiber.
         """
-        cdef FiberCore me = running_fiber("StreamWriter.drain")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("StreamWriter.drain", &here.worker)
         if self.reader.error is not None:
             raise self.reader.error
         if self.closing:
@@ -286,6 +289,8 @@ cdef class StreamWriter(Flushable):
 
     def write_eof(self) -> None:
         """Send what is collected, then the end of the stream; reading goes on.  Never blocks."""
+        cdef section here = outside()
+        enter(&here.worker)
         if self.eof_wanted or self.closing:
             return
         self.eof_wanted = True
@@ -296,6 +301,8 @@ cdef class StreamWriter(Flushable):
 
         Never blocks: ``wait_closed`` does.  A fiber that reads from it sees the end of the stream.
         """
+        cdef section here = outside()
+        enter(&here.worker)
         if self.closing:
             return
         self.closing = True
@@ -304,6 +311,8 @@ cdef class StreamWriter(Flushable):
 
     def abort(self) -> None:
         """Close the connection now; what is not sent yet is dropped.  Never blocks."""
+        cdef section here = outside()
+        enter(&here.worker)
         self.closing = True
         self.finish()
 
@@ -313,7 +322,8 @@ cdef class StreamWriter(Flushable):
 
     def wait_closed(self) -> None:
         """Block the calling fiber until the connection is closed; raise the OSError that it failed with."""
-        cdef FiberCore me = running_fiber("StreamWriter.wait_closed")
+        cdef section here = outside()
+        cdef FiberCore me = running_fiber("StreamWriter.wait_closed", &here.worker)
         while not self.closed:
             me.scheduler.park(me, &self.closers, WRITE, <PyObject *>self, NEVER_NS)
         if self.error is not None:
@@ -371,7 +381,8 @@ cdef object _name(object method):
 
 def connect_streams(sock, limit, peer_name=None) -> tuple:
     """A reader and a writer for a connected cooperative socket, which is the writer's from now on."""
-    cdef FiberCore me = running_fiber("open_connection")
+    cdef section here = outside()
+    cdef FiberCore me = running_fiber("open_connection", &here.worker)
     cdef StreamWriter writer = StreamWriter.__new__(StreamWriter)
     cdef Registration registration = registration_of(sock, me)
     writer.high_water = HIGH_WATER

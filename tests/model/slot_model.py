@@ -1,0 +1,832 @@
+"""A model of the slot: who may run, how it is lent, lost, taken back and asked for again.
+
+Theory
+------
+*Threads.*  Home runs the hub and the ordinary fiber G; every worker runs one thread fiber after the other (A, B, ...);
+a foreign thread resumes and cancels; the monitor revokes at any moment, and so does home itself after a signal.
+Nothing here needs the GIL: the slot word, the words of a fiber, the flags of the hub and the inbox are atomic one by
+one, and everything else that the scheduler knows is guarded by the slot alone.
+
+*The generation* of the slot word is not a number here, or no two runs would ever meet in the same state.  Whoever
+compares the whole word asks only whether it has changed since, and for a worker that left the scheduler there are
+three answers: its word stands, it was revoked and nothing else, or it is history.  So the word names the worker whose
+*stint* it is, in USER mode, or was, in REVOKED mode, and that says the same.  Home's notice, and every revocation, load
+the word and swap it at once: in between it can only become what the loop around them sees on its next turn.
+
+*A fiber's words* are the token and the wait record, in the form that is right without the GIL: a resume leaves its
+value in the token first, then tries to win an open wait; a block looks at the token, opens its wait, and looks again; a
+fiber whose wait was won by a resume, but whose token an earlier block took, blocks again.  The code does neither: it
+wins first and leaves a token only if it could not, and looks once, because it holds the GIL meanwhile.
+``test_fiber_words_model`` explores both forms, and the wait's serial number.
+
+*Steps.*  A step is one access to something that several threads may touch without owning the slot, together with all
+that the thread does to its own or to the scheduler's state around it.  The scheduler's state needs no steps of its own
+as long as nobody touches it without the slot, which is checked in every state.  A drain takes all of the inbox in one
+step: what is posted during a drain might as well be posted before.
+
+*Sleep.*  In a program marked ``fine`` a wait is the event counter of slot_word.h, load for load; of the counter only
+"it has moved since it was loaded" is kept.  In the others looking at the word and falling asleep is one step, and a
+wake is one step after the change of the word: that much the fine programs prove.
+
+*User code* takes no time of its own: a worker may be revoked at any moment of it, and it lasts as long as the search
+likes.  A fiber that nobody resumes may stay blocked for ever.
+
+Not modelled: memory weaker than sequential consistency, closing, waits inside primitives (a resume must not win them,
+see ``test_fiber_words_model``), and the detector's own sleep (``test_detector_model``).
+
+    python tests/model/slot_model.py            the programs of the tests: states, ends, seconds
+    python tests/model/slot_model.py --all      and the large ones: ... states, ... minutes
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from explorer import Violation, explore
+
+SCHED, USER, REVOKED = "SCHED", "USER", "REVOKED"
+
+HOME = 0  # a thread; workers are 1, 2, ..., then come the foreign thread and the monitor
+G, A, B, C = 0, 1, 2, 3  # fibers; G is the ordinary one
+NOBODY = -1
+FIBERS = "GABC"
+
+READY, RUNNING, BLOCKED, DETACHED, DONE = "ready", "running", "blocked", "detached", "done"
+
+NONE, OPEN = "none", "open"
+WON = ("won by resume", "won by timeout", "won by cancel")
+WON_RESUME, WON_TIMEOUT, WON_CANCEL = WON
+
+
+# --------------------------------------------------------------------------------------------------- programs
+
+
+class Op(NamedTuple):
+    """A call of user code."""
+
+    verb: str  # block, block timed, switch_to, resume, cancel; end comes by itself
+    target: int = NOBODY
+
+
+END = Op("end")
+block, timed = Op("block"), Op("block timed")
+
+
+def switch_to(fiber: int) -> Op:
+    return Op("switch_to", fiber)
+
+
+def resume(fiber: int) -> Op:
+    return Op("resume", fiber)
+
+
+def cancel(fiber: int) -> Op:
+    return Op("cancel", fiber)
+
+
+class Program(NamedTuple):
+    """G runs at first, and the thread fibers are in the run queue."""
+
+    ordinary: tuple[Op, ...] = ()
+    threads: tuple[tuple[Op, ...], ...] = ()
+    foreign: tuple[Op, ...] = ()
+    signals: int = 0  # that may interrupt home while it waits
+    budget: bool = False  # a fiber that gives way may give the slot to the hub although others are ready
+    fine: bool = False  # sleep in single steps
+    revocable: bool = True
+
+
+PROGRAMS: dict[str, Program] = {}
+LARGE: dict[str, Program] = {}
+
+# ------------------------------------------------------------------------------------------------------ states
+
+
+class Word(NamedTuple):
+    owner: int
+    mode: str
+    stint: int = NOBODY
+
+
+class Fiber(NamedTuple):
+    state: str = READY
+    pc: int = 0
+    wait: str = NONE
+    token: bool = False
+    pending: bool = False  # a cancellation
+    wants_slot: bool = False
+    ended: bool = False  # in its own words, detached
+    worker: int = NOBODY
+    wins: int = 0  # waits won, and not consumed
+    owed: int = 0  # resumes that returned True, without those whose value a block returned
+
+
+class Thread(NamedTuple):
+    at: str
+    fiber: int = NOBODY  # the one on its stack
+    then: str = ""  # where a wait, a wake or a post leads to
+    to: int = NOBODY  # the thread to wake, the fiber to post, or the one that a switch_to will hand the slot to
+    pc: int = 0  # the foreign thread's
+
+
+class Event(NamedTuple):
+    """An event counter, and its owner's flag."""
+
+    moved: bool = False
+    sleeping: bool = False
+
+
+class State(NamedTuple):
+    word: Word
+    threads: tuple[Thread, ...]
+    fibers: tuple[Fiber, ...]
+    # the scheduler's, guarded by the slot
+    ready: tuple[int, ...]
+    hosts: tuple[int, ...]  # for each worker its fiber; [0] is not used
+    current: int = G
+    target: int = NOBODY  # the fiber that home shall run when it has the slot back
+    # everybody's
+    inbox: tuple[int, ...] = ()
+    hub_idle: bool = False
+    noted: bool = False
+    eventfd: bool = False
+    events: tuple[Event, ...] = ()
+    signals: int = 0
+
+
+Steps = list[tuple[str, State]]
+
+# where a worker is inside the scheduler, and where home does not own the slot
+INSIDE = {"verb", "win", "direct", "try", "open", "look", "suspend", "early wake", "late grant"}
+WAITING = {"wait", "load", "glance", "flag", "glance again", "futex", "asleep", "unflag"}
+LENT = WAITING | {"wake", "read", "rouse", "notice"}
+
+
+def put(items: tuple, index: int, item: object) -> tuple:
+    return (*items[:index], item, *items[index + 1 :])
+
+
+def at(s: State, me: int, thread: Thread) -> State:
+    return s._replace(threads=put(s.threads, me, thread))
+
+
+def with_fiber(s: State, f: int, fiber: Fiber) -> State:
+    return s._replace(fibers=put(s.fibers, f, fiber))
+
+
+def push(s: State, f: int) -> State:
+    """Behind all others, by the owner."""
+    return s._replace(fibers=put(s.fibers, f, s.fibers[f]._replace(state=READY)), ready=(*s.ready, f))
+
+
+class SlotModel:
+    """``bugs`` switches on a broken version of a step.  ``changes`` collects what happened to the word, and by whom."""
+
+    def __init__(self, program: Program, *bugs: str) -> None:
+        self.program = program
+        self.bugs = frozenset(bugs)
+        self.ops = (program.ordinary, *program.threads)
+        self.foreign = len(self.ops)
+        self.monitor = self.foreign + 1
+        self.changes: set[tuple[int, Word, Word]] = set()
+        self.places: dict[str, Callable[[State, int, Thread], Steps]] = {
+            # calls
+            "user": self.call,
+            "enter store": self.enter_store,
+            "take back": self.take_back,
+            "outside": self.call_outside,
+            "claim": self.claim,
+            "late token": self.late_token,
+            "claim cancel": self.claim_cancel,
+            "post": self.post,
+            "late want": self.late_want,
+            "note": self.note,
+            "write": self.write,
+            # inside the scheduler
+            "verb": self.verb,
+            "win": self.win,
+            "direct": self.direct,
+            "try": self.try_block,
+            "open": self.open,
+            "look": self.look,
+            "suspend": self.suspend,
+            "early wake": self.early_wake,
+            "late grant": self.late_grant,
+            # sleep and wake
+            "wake": self.wake,
+            "read": self.read_sleeping,
+            "rouse": self.rouse,
+            "wait": self.wait,
+            "load": self.load,
+            "glance": self.glance,
+            "flag": self.flag,
+            "glance again": self.glance_again,
+            "futex": self.futex,
+            "asleep": self.asleep,
+            "unflag": self.unflag,
+            # home
+            "notice": self.notice,
+            "back": self.back,
+            "hub": self.hub,
+            "idle": self.idle,
+            "last look": self.last_look,
+            "poll": self.poll,
+            "read eventfd": self.read_eventfd,
+            "unnote": self.unnote,
+            # the monitor
+            "watch": self.watch,
+        }
+
+    def initial(self) -> State:
+        workers = len(self.program.threads)
+        return State(
+            word=Word(HOME, SCHED),
+            threads=(
+                Thread("user", G),
+                *(Thread("asleep", then="start") for _ in range(workers)),
+                Thread("outside"),
+                Thread("watch"),
+            ),
+            fibers=(Fiber(RUNNING), *(Fiber() for _ in range(workers))),
+            ready=tuple(range(1, workers + 1)),
+            hosts=(NOBODY,) * (workers + 1),
+            events=(Event(), *(Event(sleeping=True) for _ in range(workers))) if self.program.fine else (),
+            signals=self.program.signals,
+        )
+
+    def name(self, thread: int) -> str:
+        if thread == HOME:
+            return "home"
+        if thread == self.foreign:
+            return "foreign"
+        return "monitor" if thread == self.monitor else f"worker {thread}"
+
+    # -- invariants
+
+    def broken(self, s: State) -> str | None:
+        owner, mode, stint = s.word
+        for f, fiber in enumerate(s.fibers):
+            if fiber.wins != (fiber.wait in WON):
+                return f"{fiber.wins} waits of {FIBERS[f]} were won and not consumed, and its wait is {fiber.wait}"
+            if fiber.owed != fiber.token and fiber.state != DONE:
+                return f"{fiber.owed} resumes of {FIBERS[f]} were accepted and not consumed, its token is {fiber.token}"
+            if (fiber.state == READY) < s.ready.count(f):
+                return f"{FIBERS[f]} is {fiber.state}, and {s.ready.count(f)} times in the run queue"
+        if s.threads[HOME].at not in LENT and (owner != HOME or mode != SCHED):
+            return f"home runs, and the slot is {owner}'s, {mode}"
+        for me in range(1, self.foreign):
+            thread = s.threads[me]
+            if thread.at in INSIDE:
+                if owner != me or mode != SCHED:
+                    return f"worker {me} is inside the scheduler, and the slot is {owner}'s, {mode}"
+            elif thread.at == "user":
+                state = s.fibers[thread.fiber].state
+                attached = stint == me and mode in (USER, REVOKED)
+                if attached != (state == RUNNING) or (state != RUNNING and state != DETACHED):
+                    return f"worker {me} runs {FIBERS[thread.fiber]}, which is {state}; the slot is {owner}'s, {mode}"
+        return None
+
+    def stuck(self, s: State) -> str | None:
+        home = s.threads[HOME]
+        if home.at != "poll":
+            return f"home is stuck at {home.at!r}"
+        if s.ready or s.inbox:
+            return f"home sleeps, and there is work: ready {s.ready}, inbox {s.inbox}"
+        for f, fiber in enumerate(s.fibers):
+            if fiber.state == DONE:
+                continue
+            if fiber.state != BLOCKED:
+                return f"{FIBERS[f]} is left behind, {fiber.state}"
+            if fiber.wait != OPEN:
+                return f"lost wake-up: {FIBERS[f]} is blocked for ever, its wait is {fiber.wait}"
+            if fiber.token:
+                return f"lost wake-up: {FIBERS[f]} is blocked for ever beside its token"
+            if fiber.pending:
+                return f"lost cancellation: {FIBERS[f]} is blocked for ever with a pending one"
+        return None
+
+    # -- steps
+
+    def steps(self, s: State) -> Steps:
+        steps = []
+        word = s.word
+        for me, thread in enumerate(s.threads):
+            for what, after in self.places[thread.at](s, me, thread):
+                if after.word is not word and after.word != word:
+                    self.changes.add((me, word, after.word))
+                steps.append((f"{self.name(me)}: {what}", after))
+        return steps
+
+    # -- calls from user code
+
+    def op(self, s: State, f: int) -> Op:
+        ops, pc = self.ops[f], s.fibers[f].pc
+        return ops[pc] if pc < len(ops) else END
+
+    def call(self, s: State, me: int, thread: Thread) -> Steps:
+        """``slot_enter``, up to the second compare-and-swap; what a detached fiber does instead."""
+        if me == HOME:
+            return self.verb(s, me, thread)
+        bugs = self.bugs
+        f = thread.fiber
+        op = self.op(s, f)
+        if s.word == (me, USER, me):
+            if "enter is a load and a store" in bugs:
+                return [("loads the word", at(s, me, thread._replace(at="enter store")))]
+            inside = at(s, me, thread._replace(at="verb"))
+            return [(f"{FIBERS[f]} enters: {op.verb}", inside._replace(word=Word(me, SCHED)))]
+        if s.word.mode == REVOKED and (s.word.stint == me or "take_back does not compare the generation" in bugs):
+            return [("finds the slot revoked", at(s, me, thread._replace(at="take back")))]
+        return self.call_detached(s, me, thread)
+
+    def enter_store(self, s: State, me: int, thread: Thread) -> Steps:
+        return [("stores the word", at(s, me, thread._replace(at="verb"))._replace(word=Word(me, SCHED)))]
+
+    def take_back(self, s: State, me: int, thread: Thread) -> Steps:
+        mine = s.word.stint == me or "take_back does not compare the generation" in self.bugs
+        if s.word.mode == REVOKED and mine:
+            return [("takes the slot back", at(s, me, thread._replace(at="verb"))._replace(word=Word(me, SCHED)))]
+        return self.call_detached(s, me, thread)
+
+    def call_detached(self, s: State, me: int, thread: Thread) -> Steps:
+        f = thread.fiber
+        op = self.op(s, f)
+        if op.verb in ("resume", "cancel"):
+            return self.from_outside(s, me, thread._replace(then="user"), op)
+        fiber = s.fibers[f]
+        if op.verb == "end":
+            after = with_fiber(s, f, fiber._replace(ended=True))
+            if "a detached fiber finishes itself" in self.bugs:
+                after = self.finish(after, f)
+                return [(f"{FIBERS[f]} finishes, detached", at(after, me, Thread("wait", then="start")))]
+            return [(f"{FIBERS[f]} ends, detached", at(after, me, Thread("post", then="start", to=f)))]
+        asking = thread._replace(at="post", then="again", to=f)
+        if "posts before it says what it wants" in self.bugs:
+            return [("does not say what it wants", at(s, me, asking))]
+        asks = at(with_fiber(s, f, fiber._replace(wants_slot=True)), me, asking)
+        return [(f"{FIBERS[f]} wants the slot for {op.verb}", asks)]
+
+    # -- calls from outside of the slot: the foreign thread, and detached fibers
+
+    def call_outside(self, s: State, me: int, thread: Thread) -> Steps:
+        if thread.pc == len(self.program.foreign):
+            return []
+        return self.from_outside(s, me, thread, self.program.foreign[thread.pc])
+
+    def from_outside(self, s: State, me: int, thread: Thread, op: Op) -> Steps:
+        fiber = s.fibers[op.target]
+        if fiber.state == DONE:
+            return [(f"{op.verb} {FIBERS[op.target]}: it is done", self.returned(s, me, thread))]
+        if op.verb == "cancel":
+            flagged = with_fiber(s, op.target, fiber._replace(pending=True))
+            wins = "the canceller wins the wait and does not post" in self.bugs
+            place = thread._replace(at="claim cancel" if wins else "post", to=op.target)
+            return [(f"sets the flag of {FIBERS[op.target]}", at(flagged, me, place))]
+        claiming = thread._replace(at="claim", to=op.target)
+        if "the token is left after a claim that failed" in self.bugs:
+            return self.claim(s, me, claiming)
+        if fiber.token:
+            return [(f"{FIBERS[op.target]} has a token: False", self.returned(s, me, thread))]
+        return [(f"leaves a token to {FIBERS[op.target]}", at(self.leave_token(s, op.target), me, claiming))]
+
+    def leave_token(self, s: State, f: int) -> State:
+        fiber = s.fibers[f]
+        return with_fiber(s, f, fiber._replace(token=True, owed=fiber.owed + 1))
+
+    def claim(self, s: State, me: int, thread: Thread) -> Steps:
+        f = thread.to
+        fiber = s.fibers[f]
+        late = "the token is left after a claim that failed" in self.bugs
+        if fiber.wait != OPEN:
+            if late and not fiber.token:
+                return [("finds no open wait", at(s, me, thread._replace(at="late token")))]
+            return [("finds no open wait", self.returned(s, me, thread))]
+        if late and not fiber.token:
+            fiber = fiber._replace(token=True, owed=fiber.owed + 1)
+        won = with_fiber(s, f, fiber._replace(wait=WON_RESUME, wins=fiber.wins + 1))
+        if "who wins from outside does not post" in self.bugs:
+            return [(f"wins the wait of {FIBERS[f]}", self.returned(won, me, thread))]
+        return [(f"wins the wait of {FIBERS[f]}", at(won, me, thread._replace(at="post")))]
+
+    def late_token(self, s: State, me: int, thread: Thread) -> Steps:
+        if s.fibers[thread.to].token or s.fibers[thread.to].state == DONE:
+            return [("no token needed", self.returned(s, me, thread))]
+        return [("leaves a late token", self.returned(self.leave_token(s, thread.to), me, thread))]
+
+    def claim_cancel(self, s: State, me: int, thread: Thread) -> Steps:
+        fiber = s.fibers[thread.to]
+        if fiber.wait != OPEN:
+            return [("finds no open wait", at(s, me, thread._replace(at="post")))]
+        won = with_fiber(s, thread.to, fiber._replace(wait=WON_CANCEL, wins=fiber.wins + 1))
+        return [("wins the wait itself", self.returned(won, me, thread))]
+
+    def post(self, s: State, me: int, thread: Thread) -> Steps:
+        if thread.then == "again" and "posts before it says what it wants" in self.bugs:
+            late = thread._replace(at="late want")
+            return [("posts", at(s._replace(inbox=self.posted(s, thread.to)), me, late))]
+        if thread.then == "again" and "asks for the slot without a post" in self.bugs:
+            return [("waits", self.returned(s, me, thread))]
+        return [
+            (
+                f"posts {FIBERS[thread.to]}",
+                at(s._replace(inbox=self.posted(s, thread.to)), me, thread._replace(at="note")),
+            )
+        ]
+
+    def posted(self, s: State, f: int) -> tuple[int, ...]:
+        return s.inbox if f in s.inbox else (*s.inbox, f)
+
+    def late_want(self, s: State, me: int, thread: Thread) -> Steps:
+        wanting = with_fiber(s, thread.to, s.fibers[thread.to]._replace(wants_slot=True))
+        return [("wants the slot", at(wanting, me, thread._replace(at="note")))]
+
+    def note(self, s: State, me: int, thread: Thread) -> Steps:
+        if s.hub_idle and not s.noted:
+            return [("noted = 1", at(s, me, thread._replace(at="write"))._replace(noted=True))]
+        return [("the hub needs no note", self.returned(s, me, thread))]
+
+    def write(self, s: State, me: int, thread: Thread) -> Steps:
+        return [("writes the eventfd", self.returned(s, me, thread)._replace(eventfd=True))]
+
+    def returned(self, s: State, me: int, thread: Thread) -> State:
+        """The call from outside is over; a detached fiber that asked for the slot, or ended, waits now."""
+        if me == self.foreign:
+            return at(s, me, Thread("outside", pc=thread.pc + 1))
+        if thread.then == "user":
+            fiber = s.fibers[thread.fiber]
+            return at(with_fiber(s, thread.fiber, fiber._replace(pc=fiber.pc + 1)), me, Thread("user", thread.fiber))
+        return at(s, me, Thread("wait", thread.fiber if thread.then == "again" else NOBODY, thread.then))
+
+    # -- verbs, inside the scheduler
+
+    def leave(self, s: State, me: int, f: int, fiber: Fiber) -> State:
+        """The verb is done: ``slot_leave``."""
+        s = s._replace(
+            fibers=put(s.fibers, f, fiber._replace(pc=fiber.pc + 1)), threads=put(s.threads, me, Thread("user", f))
+        )
+        return s if me == HOME else s._replace(word=Word(me, USER, me))
+
+    def verb(self, s: State, me: int, thread: Thread) -> Steps:
+        f = thread.fiber
+        fiber = s.fibers[f]
+        op = self.op(s, f)
+        if s.current != f or fiber.state != RUNNING or (me != HOME and s.hosts[me] != f):
+            raise Violation(f"{FIBERS[f]} calls {op.verb} and is {fiber.state}; current: {s.current}, {s.hosts}")
+        if op.verb in ("block", "block timed"):
+            return self.try_block(s, me, thread)
+        if op.verb == "end":
+            done = self.finish(s, f)
+            return [(f"{FIBERS[f]} ends: {what}", after) for what, after in self.give_way(done, me, NOBODY)]
+        what = f"{op.verb} {FIBERS[op.target]}"
+        target = s.fibers[op.target]
+        if target.state == DONE:
+            return [(f"{what}: it is done", self.leave(s, me, f, fiber))]
+        if op.verb == "cancel":
+            flagged = self.drain(with_fiber(s, op.target, target._replace(pending=True)))
+            after = self.deliver(flagged, op.target)
+            return [(what, self.leave(after, me, f, after.fibers[f]))]
+        if op.verb == "switch_to":
+            after = self.drain(s)
+            if target.token:
+                return [(f"{what}: it has a token", at(after, me, thread._replace(at="direct", then="refused")))]
+            return [(f"{what}: token", at(self.leave_token(after, op.target), me, thread._replace(at="direct")))]
+        if target.token:
+            return [(f"{what}: it has a token", self.leave(s, me, f, fiber))]
+        return [(f"{what}: token", at(self.leave_token(s, op.target), me, thread._replace(at="win")))]
+
+    def win(self, s: State, me: int, thread: Thread) -> Steps:
+        """The second half of a resume by the owner."""
+        f = thread.fiber
+        to = self.op(s, f).target
+        if s.fibers[to].wait != OPEN:
+            return [("finds no open wait", self.leave(s, me, f, s.fibers[f]))]
+        after = self.woken(self.drain(self.won(s, to, WON_RESUME)), to)
+        return [(f"wins the wait of {FIBERS[to]}", self.leave(after, me, f, after.fibers[f]))]
+
+    def won(self, s: State, f: int, winner: str) -> State:
+        fiber = s.fibers[f]
+        return with_fiber(s, f, fiber._replace(wait=winner, wins=fiber.wins + 1))
+
+    def woken(self, s: State, f: int) -> State:
+        """``make_ready``: the drain before it may have queued the fiber already."""
+        return push(s, f) if s.fibers[f].state == BLOCKED else s
+
+    def direct(self, s: State, me: int, thread: Thread) -> Steps:
+        """The second half of the resume in a switch_to: the target is kept out of the run queue."""
+        to = self.op(s, thread.fiber).target
+        fiber = s.fibers[to]
+        trying = thread._replace(at="try", then="")
+        if fiber.wait == OPEN and thread.then != "refused":
+            s = with_fiber(s, to, fiber._replace(state=READY, wait=WON_RESUME, wins=fiber.wins + 1))
+            return [(f"wins the wait of {FIBERS[to]}", at(s, me, trying._replace(to=to)))]
+        if to in s.ready:
+            s = s._replace(ready=tuple(other for other in s.ready if other != to))
+            return [(f"takes {FIBERS[to]} out of the queue", at(s, me, trying._replace(to=to)))]
+        return [("finds nothing to hand over to", at(s, me, trying))]
+
+    def try_block(self, s: State, me: int, thread: Thread) -> Steps:
+        f = thread.fiber
+        fiber = s.fibers[f]
+        if fiber.token:
+            what, fiber = "takes its token", fiber._replace(token=False, owed=fiber.owed - 1)
+        elif fiber.pending:
+            what, fiber = "is cancelled", fiber._replace(pending=False)
+        else:
+            return [(f"{FIBERS[f]} must wait", at(s, me, thread._replace(at="open")))]
+        if thread.to != NOBODY:
+            s = s._replace(ready=(thread.to, *s.ready))
+        return [(f"{FIBERS[f]} {what}", self.leave(s, me, f, fiber))]
+
+    def open(self, s: State, me: int, thread: Thread) -> Steps:
+        fiber = s.fibers[thread.fiber]._replace(wait=OPEN)
+        blind = "no look at the token after the open" in self.bugs
+        place = thread._replace(at="suspend" if blind else "look")
+        return [(f"{FIBERS[thread.fiber]} opens its wait", at(with_fiber(s, thread.fiber, fiber), me, place))]
+
+    def look(self, s: State, me: int, thread: Thread) -> Steps:
+        fiber = s.fibers[thread.fiber]
+        if not fiber.token:
+            return [("looks at the token again", at(s, me, thread._replace(at="suspend")))]
+        # a resume may have won the wait meanwhile: its value is in the token, and what it posts finds nothing to do
+        closed = with_fiber(s, thread.fiber, fiber._replace(wait=NONE, wins=0))
+        return [("closes its wait again", at(closed, me, thread._replace(at="try")))]
+
+    def suspend(self, s: State, me: int, thread: Thread) -> Steps:
+        f = thread.fiber
+        after = with_fiber(s, f, s.fibers[f]._replace(state=BLOCKED))
+        if thread.to != NOBODY:
+            return [self.dispatch(after, me, f, thread.to)]
+        return self.give_way(after, me, f)
+
+    def finish(self, s: State, f: int) -> State:
+        worker = s.fibers[f].worker
+        s = with_fiber(s, f, s.fibers[f]._replace(state=DONE, token=False, pending=False, owed=0))
+        return s if worker == NOBODY else s._replace(hosts=put(s.hosts, worker, NOBODY))
+
+    def drain(self, s: State) -> State:
+        """``drain_inbox``: act on what came from outside."""
+        for f in s.inbox:
+            fiber = s.fibers[f]
+            if fiber.state == DETACHED:
+                if fiber.wants_slot:
+                    s = push(with_fiber(s, f, fiber._replace(wants_slot=False)), f)
+                elif fiber.ended:
+                    s = self.finish(s, f)
+            elif fiber.state == BLOCKED and (fiber.wait in WON or "the drain does not look at the wait" in self.bugs):
+                s = push(s, f)
+            elif fiber.pending:
+                s = self.deliver(s, f)
+        return s._replace(inbox=()) if s.inbox else s
+
+    def deliver(self, s: State, f: int) -> State:
+        """``deliver_cancel``."""
+        fiber = s.fibers[f]
+        if fiber.state != BLOCKED or fiber.wait != OPEN:
+            return s
+        return push(self.won(s, f, WON_CANCEL), f)
+
+    # -- who runs next
+
+    def give_way(self, s: State, me: int, f: int) -> Steps:
+        """The owner's fiber ``f`` (NOBODY: it has ended) blocks: the next of the queue, or the hub."""
+        s = self.drain(s)
+        steps = []
+        if s.ready:
+            steps.append(self.dispatch(s._replace(ready=s.ready[1:]), me, f, s.ready[0]))
+        if not s.ready or self.program.budget:
+            steps.append(self.dispatch(s, me, f, NOBODY))
+        return steps
+
+    def dispatch(self, s: State, me: int, f: int, following: int) -> tuple[str, State]:
+        """The owner hands the slot to ``following`` (NOBODY: the hub), from ``f``, on whose stack it stays."""
+        if following == NOBODY:
+            s = s._replace(current=NOBODY)
+            if me == HOME:
+                return "to the hub", at(s, me, Thread("idle"))
+            return "gives the slot back", self.grant(s, me, f, HOME)
+        s = with_fiber(s, following, s.fibers[following]._replace(state=RUNNING))._replace(current=following)
+        what = f"hands over to {FIBERS[following]}"
+        if following == G:
+            return what, (self.continued(s, HOME, G) if me == HOME else self.grant(s._replace(target=G), me, f, HOME))
+        worker = s.fibers[following].worker
+        if worker == NOBODY:
+            worker = self.free_worker(s)
+            s = with_fiber(s, following, s.fibers[following]._replace(worker=worker))
+            s = s._replace(hosts=put(s.hosts, worker, following))
+        if worker != me:
+            return what, self.grant(s, me, f, worker)
+        if f == following:
+            return "goes on itself", self.continued(s, me, f)
+        return what, at(s, me, Thread("wait", then="start"))
+
+    def free_worker(self, s: State) -> int:
+        """An idle one, or a new one: there are as many as thread fibers, so that there is always one."""
+        for worker in range(1, len(s.hosts)):
+            if s.hosts[worker] == NOBODY:
+                return worker
+            ended = s.fibers[s.hosts[worker]].ended
+            if ended and "an ended worker is used again before the drain" in self.bugs:
+                return worker
+        raise Violation("no worker is free")
+
+    def grant(self, s: State, me: int, f: int, to: int) -> State:
+        waking = Thread("wake", f, "start" if f == NOBODY else "return", to)
+        if "wake before grant" in self.bugs:
+            return at(s, me, waking._replace(at="early wake"))
+        return at(s, me, waking)._replace(word=Word(to, SCHED))
+
+    def early_wake(self, s: State, me: int, thread: Thread) -> Steps:
+        return [("wakes", at(self.run_again(s, thread.to), me, thread._replace(at="late grant")))]
+
+    def late_grant(self, s: State, me: int, thread: Thread) -> Steps:
+        return [("grants", at(s, me, thread._replace(at="wait", to=NOBODY))._replace(word=Word(thread.to, SCHED)))]
+
+    def continued(self, s: State, me: int, f: int) -> State:
+        """The fiber runs again: what its wait was won by decides."""
+        fiber = s.fibers[f]
+        if fiber.wait not in WON:
+            raise Violation(f"{FIBERS[f]} runs again, and its wait is {fiber.wait}")
+        winner, fiber = fiber.wait, fiber._replace(wait=NONE, wins=fiber.wins - 1)
+        if winner == WON_RESUME:
+            if not fiber.token:
+                # the resumer's value went to an earlier block; it found this one open, and won it
+                return at(with_fiber(s, f, fiber), me, Thread("try", f))
+            fiber = fiber._replace(token=False, owed=fiber.owed - 1)
+        elif winner == WON_CANCEL:
+            if not fiber.pending:
+                raise Violation(f"a CancelledError in {FIBERS[f]} without a cancellation")
+            fiber = fiber._replace(pending=False)
+        return self.leave(s, me, f, fiber)
+
+    # -- sleep and wake
+
+    def run_again(self, s: State, who: int) -> State:
+        """FUTEX_WAKE."""
+        thread = s.threads[who]
+        if thread.at != "asleep":
+            return s
+        return at(s, who, thread._replace(at="unflag" if self.program.fine else "wait"))
+
+    def woke(self, s: State, me: int, thread: Thread) -> State:
+        if me == self.monitor:
+            return at(s, me, Thread("watch"))
+        return at(s, me, Thread("wait", thread.fiber, "" if me == HOME else thread.then))
+
+    def wake(self, s: State, me: int, thread: Thread) -> Steps:
+        """``slot_wake``: the word was changed."""
+        to = thread.to
+        if not self.program.fine:
+            return [(f"wakes {self.name(to)}", self.woke(self.run_again(s, to), me, thread))]
+        after = at(s, me, thread._replace(at="read"))
+        if "a wake does not add to the counter" not in self.bugs:
+            after = after._replace(events=put(s.events, to, s.events[to]._replace(moved=True)))
+        return [(f"adds to the counter of {self.name(to)}", after)]
+
+    def read_sleeping(self, s: State, me: int, thread: Thread) -> Steps:
+        if s.events[thread.to].sleeping:
+            return [("reads: sleeping", at(s, me, thread._replace(at="rouse")))]
+        return [("reads: not sleeping", self.woke(s, me, thread))]
+
+    def rouse(self, s: State, me: int, thread: Thread) -> Steps:
+        return [("futex_wake", self.woke(self.run_again(s, thread.to), me, thread))]
+
+    def wait(self, s: State, me: int, thread: Thread) -> Steps:
+        """``slot_wait`` and ``slot_wait_home``: look at the word."""
+        if s.word.owner == me:
+            return self.have_slot(s, me, thread)
+        if thread.then == "signalled" and s.word.mode == USER:
+            return [("revokes, after a signal", s._replace(word=Word(HOME, REVOKED, s.word.owner)))]
+        return [("must wait", at(s, me, thread._replace(at="load" if self.program.fine else "asleep")))]
+
+    def load(self, s: State, me: int, thread: Thread) -> Steps:
+        blind = "no look at the word after the counter is loaded" in self.bugs
+        after = at(s, me, thread._replace(at="flag" if blind else "glance"))
+        return [("loads its counter", after._replace(events=put(s.events, me, s.events[me]._replace(moved=False))))]
+
+    def glance(self, s: State, me: int, thread: Thread) -> Steps:
+        return [("looks", at(s, me, thread._replace(at="wait" if s.word.owner == me else "flag")))]
+
+    def flag(self, s: State, me: int, thread: Thread) -> Steps:
+        bugs = self.bugs
+        flagged = s._replace(events=put(s.events, me, s.events[me]._replace(sleeping=True)))
+        if "no look at the word after the counter is loaded" in bugs or "no look after sleeping = 1" in bugs:
+            return [("sleeping = 1", at(flagged, me, thread._replace(at="futex")))]
+        return [("sleeping = 1", at(flagged, me, thread._replace(at="glance again")))]
+
+    def glance_again(self, s: State, me: int, thread: Thread) -> Steps:
+        after = at(s, me, thread._replace(at="unflag" if s.word.owner == me else "futex"))
+        if "the counter is loaded after the looks" in self.bugs:
+            after = after._replace(events=put(s.events, me, s.events[me]._replace(moved=False)))
+        return [("looks again", after)]
+
+    def futex(self, s: State, me: int, thread: Thread) -> Steps:
+        moved = s.events[me].moved
+        return [("EAGAIN" if moved else "sleeps", at(s, me, thread._replace(at="unflag" if moved else "asleep")))]
+
+    def asleep(self, s: State, me: int, thread: Thread) -> Steps:
+        if me != HOME:
+            return []
+        awake = thread._replace(at="unflag" if self.program.fine else "wait")
+        if thread.then == "signalled":
+            return [("looks again after a while", at(s, me, awake))]
+        if s.signals:
+            return [("EINTR", at(s, me, awake._replace(then="signalled"))._replace(signals=s.signals - 1))]
+        return []
+
+    def unflag(self, s: State, me: int, thread: Thread) -> Steps:
+        awake = s._replace(events=put(s.events, me, s.events[me]._replace(sleeping=False)))
+        return [("sleeping = 0", at(awake, me, thread._replace(at="wait")))]
+
+    def have_slot(self, s: State, me: int, thread: Thread) -> Steps:
+        if me == HOME:
+            if s.word.mode == REVOKED:
+                return [("sees that the slot is revoked", at(s, me, thread._replace(at="notice")))]
+            if s.target == G:
+                return [("has the slot back, for G", self.continued(s._replace(target=NOBODY), HOME, G))]
+            return [("has the slot back", at(s, me, Thread("idle")))]
+        f = s.hosts[me]
+        if f == NOBODY or s.current != f or s.fibers[f].state != RUNNING or thread.fiber not in (NOBODY, f):
+            raise Violation(f"worker {me} was given the slot and has no fiber to run: {s.hosts}, current: {s.current}")
+        if thread.then == "return":
+            return [(f"{FIBERS[f]} runs again", self.continued(s, me, f))]
+        if thread.then == "again":
+            return [(f"{FIBERS[f]} is attached again", at(s, me, Thread("verb", f)))]
+        starts = at(s, me, Thread("user", f))
+        return [(f"{FIBERS[f]} starts", starts._replace(word=Word(me, USER, me)))]
+
+    # -- home
+
+    def notice(self, s: State, me: int, thread: Thread) -> Steps:
+        if s.word.mode != REVOKED and "notice is a store" not in self.bugs:
+            if "who loses the notice thinks that it has the slot" in self.bugs:
+                return [("does not look", at(s, me, Thread("idle")))]
+            return [("it was taken back", at(s, me, thread._replace(at="wait")))]
+        f = s.current
+        if s.word.mode == REVOKED and (f == NOBODY or s.fibers[f].worker != s.word.stint):
+            raise Violation(f"worker {s.word.stint} was revoked, and home thinks that it was {f}")
+        s = with_fiber(s, f, s.fibers[f]._replace(state=DETACHED))._replace(word=Word(HOME, SCHED), current=NOBODY)
+        # whoever was interrupted runs the handler in the hub
+        return [(f"notices: {FIBERS[f]} is detached", at(s, me, Thread("idle" if thread.then else "back")))]
+
+    def back(self, s: State, me: int, thread: Thread) -> Steps:
+        return self.give_way(s, me, NOBODY)
+
+    def hub(self, s: State, me: int, thread: Thread) -> Steps:
+        """The drain callback: who is runnable runs."""
+        after = self.drain(s)
+        steps = self.timers(s)
+        if after.ready:
+            rest = after._replace(ready=after.ready[1:])
+            what, after = self.dispatch(rest, me, NOBODY, after.ready[0])
+            return [*steps, (f"the hub {what}", after)]
+        return [*steps, ("the hub has nothing to run", at(after, me, Thread("idle")))]
+
+    def timers(self, s: State) -> Steps:
+        return [
+            (f"the timeout of {FIBERS[f]}", at(push(self.won(s, f, WON_TIMEOUT), f), HOME, Thread("hub")))
+            for f, fiber in enumerate(s.fibers)
+            if fiber.state == BLOCKED and fiber.wait == OPEN and self.op(s, f).verb == "block timed"
+        ]
+
+    def idle(self, s: State, me: int, thread: Thread) -> Steps:
+        if "no look after hub_idle" in self.bugs:
+            place = "poll" if not s.ready else "hub"
+            return [("hub_idle", at(s, me, Thread(place))._replace(hub_idle=place == "poll"))]
+        return [("hub_idle = 1", at(s, me, Thread("last look"))._replace(hub_idle=True))]
+
+    def last_look(self, s: State, me: int, thread: Thread) -> Steps:
+        if s.ready or s.inbox:
+            return [("sees work", at(s, me, Thread("hub"))._replace(hub_idle=False))]
+        return [("polls", at(s, me, Thread("poll")))]
+
+    def poll(self, s: State, me: int, thread: Thread) -> Steps:
+        steps = [(what, after._replace(hub_idle=False)) for what, after in self.timers(s)]
+        if s.eventfd:
+            early = "noted is cleared before the eventfd is read" in self.bugs
+            steps.append(("is notified", at(s, me, Thread("unnote" if early else "read eventfd"))))
+        return steps
+
+    def read_eventfd(self, s: State, me: int, thread: Thread) -> Steps:
+        if "noted is cleared before the eventfd is read" in self.bugs:
+            return [("reads the eventfd", at(s, me, Thread("hub"))._replace(eventfd=False, hub_idle=False))]
+        return [("reads the eventfd", at(s, me, Thread("unnote"))._replace(eventfd=False))]
+
+    def unnote(self, s: State, me: int, thread: Thread) -> Steps:
+        if "noted is cleared before the eventfd is read" in self.bugs:
+            return [("noted = 0", at(s, me, Thread("read eventfd"))._replace(noted=False))]
+        return [("noted = 0", at(s, me, Thread("hub"))._replace(noted=False, hub_idle=False))]
+
+    # -- the monitor
+
+    def watch(self, s: State, me: int, thread: Thread) -> Steps:
+        if not self.program.revocable or s.word.owner == HOME:
+            return []
+        if s.word.mode != USER and not (s.word.mode == SCHED and "revokes in SCHED mode" in self.bugs):
+            return []
+        revoked = s._replace(word=Word(HOME, REVOKED, s.word.owner))
+        if "a revocation does not wake home" in self.bugs:
+            return [("revokes", revoked)]
+        return [("revokes", at(revoked, me, Thread("wake", to=HOME)))]
