@@ -5,6 +5,7 @@ This module only re-exports.  ``swapco.socket`` and ``swapco.lowlevel`` are modu
 
 from asyncio import BrokenBarrierError, TimeoutError
 
+from . import from_thread
 from ._core.errors import (
     CancelledError,
     ChannelClosed,
@@ -36,6 +37,7 @@ from .streams import (
     start_unix_server,
 )
 from .tasks import all_fibers, create_task, current_fiber, dump_fibers, sleep, spawn
+from .threads import blocking, to_thread
 from .timeouts import Timeout, timeout, timeout_at
 from .waiting import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, gather, shield, wait, wait_for
 
@@ -80,9 +82,11 @@ __all__ = [
     "as_completed",
     "await_",
     "block",
+    "blocking",
     "create_task",
     "current_fiber",
     "dump_fibers",
+    "from_thread",
     "gather",
     "install",
     "local",
@@ -99,6 +103,7 @@ __all__ = [
     "switch_to",
     "timeout",
     "timeout_at",
+    "to_thread",
     "wait",
     "wait_for",
 ]

@@ -34,6 +34,9 @@ __all__ = ["Runner", "run"]
 
 T = TypeVar("T")
 
+#: How often a loop that closes looks whether only threads in the kernel are left.
+_LOOK_S = 0.1
+
 
 class Runner:
     """A context manager that runs fibers: several ``run`` calls share one event loop and one context.
@@ -180,7 +183,7 @@ class Runner:
         if loop is None:
             return
         try:
-            _cancel_everything(loop)
+            _cancel_everything(loop, self._shutdown_timeout)
             loop.run_until_complete(loop.shutdown_asyncgens())
             if sys.version_info >= (3, 12):
                 loop.run_until_complete(loop.shutdown_default_executor(self._shutdown_timeout))
@@ -232,17 +235,21 @@ def _refuse_running_loop(main: Any) -> None:
     )
 
 
-def _cancel_everything(loop: Loop) -> None:
-    """Cancel every fiber and task of the loop, and run it until they are done."""
+def _cancel_everything(loop: Loop, timeout: float | None) -> None:
+    """Cancel every fiber and task of the loop, and run it until they are done.
+
+    Nobody can interrupt a thread fiber that blocks in the kernel: ``timeout`` is how long, in seconds, those may
+    take to come back; then the loop is closed without them.
+    """
     rest: list[Any] = list(hub_of(loop).scheduler.fibers())
     rest += [task for task in asyncio.all_tasks(loop) if task not in rest]
     if not rest:
         return
     for item in rest:
         item.cancel()
-    loop.run_until_complete(_all_done(rest))
+    loop.run_until_complete(_all_done(rest, timeout))
     for item in rest:
-        if not item.cancelled() and item.exception() is not None:
+        if item.done() and not item.cancelled() and item.exception() is not None:
             loop.call_exception_handler(
                 {
                     "message": "unhandled exception during swapco.run() shutdown",
@@ -252,5 +259,16 @@ def _cancel_everything(loop: Loop) -> None:
             )
 
 
-async def _all_done(items: list[Any]) -> None:
-    await asyncio.gather(*items, return_exceptions=True)
+async def _all_done(items: list[Any], timeout: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    give_up = None if timeout is None else loop.time() + timeout
+    pending = set(items)
+    while pending:
+        rest = None if give_up is None else max(give_up - loop.time(), _LOOK_S)
+        _, pending = await asyncio.wait(pending, timeout=rest)
+        if give_up is not None and loop.time() >= give_up and all(_is_detached(item) for item in pending):
+            return
+
+
+def _is_detached(item: Any) -> bool:
+    return isinstance(item, Fiber) and item.state == "DETACHED"

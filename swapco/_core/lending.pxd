@@ -53,6 +53,7 @@ cdef class Lender(Dispatcher):
     cdef PyObject *stack_for(self, PyObject *following) noexcept
     cdef int begin(self, FiberCore f) except -1
     cdef int finish(self, FiberCore f) except -1
+    cdef int forget(self, FiberCore f) except -1
     cdef int fail_unstarted(self, FiberCore f, object error) except -1
     cdef int thrown_into(self, FiberCore me) except -1
     cdef int loop_is_due(self) noexcept

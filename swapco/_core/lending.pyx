@@ -121,6 +121,9 @@ cdef class Lender(Dispatcher):
     cdef int finish(self, FiberCore f) except -1:
         raise TypeError("Scheduler implements finish")
 
+    cdef int forget(self, FiberCore f) except -1:
+        raise TypeError("Scheduler implements forget")
+
     cdef int fail_unstarted(self, FiberCore f, object error) except -1:
         raise TypeError("Scheduler implements fail_unstarted")
 
@@ -178,6 +181,8 @@ cdef class Lender(Dispatcher):
             following = self.home_target
             self.home_target = NULL
             return following
+        target = <ThreadStack>(<FiberCore>self.current).stack
+        target.blocked = True
         self.detach(<FiberCore>self.current)
         return self.take()
 
@@ -343,6 +348,7 @@ cdef class Lender(Dispatcher):
 
     cdef int end(self, Worker me, FiberCore f, PyObject *returned) except -1:
         """The function returned (an owned reference) or raised (NULL), with the slot or without it."""
+        cdef ThreadStack stack
         cdef object result
         if returned != NULL:
             result = <object>returned
@@ -356,7 +362,13 @@ cdef class Lender(Dispatcher):
         if slot_enter(me.c):
             return self.end_attached(me, f)
         thread_context_assign(NULL)
-        (<ThreadStack>f.stack).ended = True
+        stack = <ThreadStack>f.stack
+        if self.real_clock.now_ns() - stack.detached_at > self.slot.tick * 1e9:
+            stack.blocked = True
+        stack.ended = True
+        if self.slot.is_void():
+            # nobody is left to record it
+            return self.forget(f)
         return self.slot.post(f)
 
     cdef int end_attached(self, Worker me, FiberCore f) except -1:

@@ -34,6 +34,8 @@ cdef class Scheduler(Lender):
     # counts drains; when I/O is due again, in ticks
     cdef unsigned long long epoch
     cdef unsigned long long poll_at
+    # when a hub that stays busy lets other threads have the GIL, in ticks
+    cdef unsigned long long breathe_at
     cdef readonly unsigned long long switches
     cdef readonly unsigned long long takes
     cdef readonly unsigned long long drains
@@ -44,11 +46,13 @@ cdef class Scheduler(Lender):
     cdef int enqueue(self, FiberCore f) except -1
     cdef PyObject *take_from_policy(self) noexcept
     cdef int conclude(self, FiberCore f, PyObject *returned) except -1
+    cdef int let_go(self, FiberCore f) noexcept
     cdef int tell_watchers(self, FiberCore f) except -1
     cdef int run_from_hub(self, PyObject *p) except -1
     cdef int trim_pool(self, Py_ssize_t keep) except -1
     cdef int drain(self) except -1
     cdef int fire_timers(self) except -1
+    cdef int breathe(self) except -1
     cdef bint runnable(self) except -1
 
 

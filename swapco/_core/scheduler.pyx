@@ -36,6 +36,7 @@ costs ten times what reusing one does).
 
 import os
 import sys
+from _thread import _count as thread_count
 
 from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
@@ -68,6 +69,12 @@ cdef extern from "ticks.h" nogil:
     unsigned long long ticks_now()
     unsigned long long ticks_per_ms()
 
+cdef extern from "time.h" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int nanosleep(const timespec *duration, timespec *rest)
+
 cdef extern from "calls.h":
     PyObject *swapco_call(PyObject *fn, PyObject *args)
     object swapco_raised()
@@ -76,6 +83,10 @@ cdef enum:
     POOL_CAP = 1024
     POOL_FLOOR = 16
     POOL_DECAY_NS = 1_000_000_000
+    # a busy hub lets other threads in this often: one or two per cent of the time, and only if there are any
+    BREATHE_DETACHED_MS = 5
+    BREATHE_MS = 20
+    BREATHE_NS = 50_000
 
 cdef unsigned long long POLL_TICKS = ticks_per_ms()
 
@@ -416,18 +427,7 @@ cdef class Scheduler(Lender):
             transition_finish_detached(&f._state)
         else:
             transition_finish(&f._state)
-        f.stack = None
-        f.fn = f.args = None
-        f.token = f.handed = None
-        f.has_token = f.hooked = f.cancel_pending = False
-        if f.live_prev != NULL:
-            (<FiberCore>f.live_prev).live_next = f.live_next
-        else:
-            self.live = f.live_next
-        if f.live_next != NULL:
-            (<FiberCore>f.live_next).live_prev = f.live_prev
-        f.live_prev = f.live_next = NULL
-        self.live_count -= 1
+        self.let_go(f)
         if f.timer is not None:
             f.timer.fiber = None
             f.timer = None
@@ -443,6 +443,30 @@ cdef class Scheduler(Lender):
             f.result_retrieved = True
         if self.instruments is not None:
             self.note("finished", f)
+        Py_DECREF(f)
+        return 0
+
+    cdef int let_go(self, FiberCore f) noexcept:
+        """It runs no more: what it ran on, and the list of the living."""
+        f.stack = None
+        f.fn = f.args = None
+        f.token = f.handed = None
+        f.has_token = f.hooked = f.cancel_pending = False
+        if f.live_prev != NULL:
+            (<FiberCore>f.live_prev).live_next = f.live_next
+        else:
+            self.live = f.live_next
+        if f.live_next != NULL:
+            (<FiberCore>f.live_next).live_prev = f.live_prev
+        f.live_prev = f.live_next = NULL
+        self.live_count -= 1
+        return 0
+
+    cdef int forget(self, FiberCore f) except -1:
+        """A detached fiber ended after the loop was closed."""
+        transition_finish_detached(&f._state)
+        self.let_go(f)
+        f.context = None
         Py_DECREF(f)
         return 0
 
@@ -545,9 +569,29 @@ cdef class Scheduler(Lender):
                 if not self.drain_requested:
                     self.drain_requested = True
                     self.hub.request_drain()
+                if ticks_now() >= self.breathe_at:
+                    self.breathe()
             else:
+                self.breathe_at = ticks_now() + BREATHE_MS * POLL_TICKS
                 self.hub.arm_timer(self.timers.head_ns())
                 self.hub.went_idle()
+        return 0
+
+    cdef int breathe(self) except -1:
+        """The hub has been busy for long: let another thread have the GIL, if there is one that may want it.
+
+        The loop releases the GIL each time it polls, once a millisecond, and has it again before a thread on another
+        CPU wakes up; and each release restarts the five milliseconds after which CPython would make it yield.  So
+        beside a busy loop nobody else would run, a detached fiber that wants to come back least of all.
+        """
+        cdef timespec pause
+        cdef bint hurry = self.detached > 0
+        if hurry or thread_count() > len(self.slot.others):
+            pause.tv_sec = 0
+            pause.tv_nsec = BREATHE_NS
+            with nogil:
+                nanosleep(&pause, NULL)
+        self.breathe_at = ticks_now() + (BREATHE_DETACHED_MS if hurry else BREATHE_MS) * POLL_TICKS
         return 0
 
     cdef bint runnable(self) except -1:

@@ -66,6 +66,8 @@ cdef class ThreadStack(Stack):
     cdef bint starts_detached
     cdef bint wants_slot
     cdef bint ended
+    # it was detached by the detector, or ran for more than a tick without the slot
+    cdef bint blocked
     # its one joiner gets the slot back at once: a call, not a program
     cdef bint is_call
     # may use the workers that are kept for clean-up
@@ -99,6 +101,7 @@ cdef class Slot:
     cdef bint handles_signals
     cdef bint signalled
     cdef bint detects
+    cdef readonly double tick
     cdef list others
     cdef int next_id
     cdef object __weakref__

@@ -195,6 +195,7 @@ cdef class Slot:
 
     def __init__(self, *, pin=None, max_workers=None, sentinel=None, tick=0.001):
         cdef double interval = tick
+        self.tick = interval
         cdef bint pins = _option("pin", pin, "SWAPCO_PIN", 1)
         self.max_workers = _option("max_workers", max_workers, "SWAPCO_MAX_WORKERS", DEFAULT_WORKERS)
         self.sentinel = _option("sentinel", sentinel, "SWAPCO_SENTINEL", 0)

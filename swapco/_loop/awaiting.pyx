@@ -209,28 +209,28 @@ def await_(awaitable):
             awaitable.close()
         raise
     if me.threaded:
-        return _await_at_home(me, awaitable)
+        return _at_home(me, await_, (awaitable,), f"await_ of {me.name}")
     return (<AwaitingFiber>me).drive(awaitable)
 
 
-cdef class _Awaiting:
-    """What the helper of a thread fiber calls."""
+def at_home(fn, tuple args):
+    """Call ``fn(*args)`` on the event loop's thread, for a thread fiber: the inside of ``from_thread.run``."""
+    cdef section here = outside()
+    cdef FiberCore me = running_fiber("from_thread.run", &here.worker)
+    if not me.threaded:
+        raise RuntimeError(
+            "from_thread.run() was called by a fiber on the event loop's thread: call the function directly, or spawn() it"
+        )
+    return _at_home(me, fn, args, f"from_thread.run of {me.name}")
 
-    cdef object awaitable
 
-    def __call__(self):
-        return await_(self.awaitable)
-
-
-cdef object _await_at_home(FiberCore me, object awaitable):
-    """A thread fiber awaits: what it awaits runs on the event loop's thread, in a fiber that does nothing else."""
+cdef object _at_home(FiberCore me, object fn, tuple args, str name):
+    """A thread fiber waits for an ordinary one, which runs ``fn`` in the same context."""
     cdef Scheduler s = <Scheduler>me.scheduler
-    cdef _Awaiting awaiting = _Awaiting.__new__(_Awaiting)
     cdef FiberCore helper
     cdef bint cancelled = False
     cdef object message = None
-    awaiting.awaitable = awaitable
-    helper = s.fiber_type(s, awaiting, (), name=f"await_ of {me.name}", context=me.context)
+    helper = s.fiber_type(s, fn, args, name=name, context=me.context)
     s.spawn_fiber(helper)
     while helper._state != DONE:
         try:

@@ -328,8 +328,10 @@ class Loop(uvloop.Loop):
         """Close the loop; live fibers are cancelled first, and get a second to end."""
         cdef LoopHub hub = self._hub
         if hub is not None and not self.is_closed() and not self.is_running():
-            if hub.scheduler.live_count:
+            if hub.scheduler.live_count > hub.scheduler.detached:
                 self._end_fibers()
+            if hub.scheduler.detached:
+                self._leave_threads()
             hub.scheduler.close_workers()
             self.remove_reader(hub.poller.epoll_fd)
             self._hub = None
@@ -349,7 +351,7 @@ class Loop(uvloop.Loop):
             fiber.cancel("the event loop is closing")
 
         def stop_when_done():
-            if s.live_count and self.time() < give_up:
+            if s.live_count > s.detached and self.time() < give_up:
                 uvloop.Loop.call_later(self, 0.001, stop_when_done)
             else:
                 self.stop()
@@ -357,11 +359,20 @@ class Loop(uvloop.Loop):
         give_up = self.time() + 1.0
         self.call_soon(stop_when_done)
         self.run_forever()
-        if s.live_count:
+        rest = [fiber for fiber in s.fibers() if fiber.state != "DETACHED"]
+        if rest:
             warnings.warn(
-                f"{s.live_count} fibers did not end when the event loop was closed: {s.fibers()[:5]!r}",
+                f"{len(rest)} fibers did not end when the event loop was closed: {rest[:5]!r}",
                 ResourceWarning, source=self,
             )
+
+    def _leave_threads(self):
+        """Thread fibers that block in the kernel: nobody can end them."""
+        rest = [fiber for fiber in (<LoopHub>self._hub).scheduler.fibers() if fiber.state == "DETACHED"]
+        warnings.warn(
+            f"{len(rest)} thread fibers block, and are left alone by the event loop that is closed: {rest[:5]!r}",
+            RuntimeWarning, source=self,
+        )
 
     # -- with an injected clock, the loop's timers follow it
 

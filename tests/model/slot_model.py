@@ -43,7 +43,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from explorer import Violation, explore
 
@@ -67,12 +67,14 @@ WON_RESUME, WON_TIMEOUT, WON_CANCEL = WON
 class Op(NamedTuple):
     """A call of user code."""
 
-    verb: str  # block, block timed, switch_to, resume, cancel; end comes by itself
+    verb: str  # block, block timed, switch_to, resume, cancel, give up, stay; end comes by itself
     target: int = NOBODY
 
 
 END = Op("end")
 block, timed = Op("block"), Op("block timed")
+give_up = Op("give up")  # go on without the slot
+stay = Op("stay")  # in the kernel, for ever
 
 
 def switch_to(fiber: int) -> Op:
@@ -97,10 +99,76 @@ class Program(NamedTuple):
     budget: bool = False  # a fiber that gives way may give the slot to the hub although others are ready
     fine: bool = False  # sleep in single steps
     revocable: bool = True
+    detached: tuple[int, ...] = ()  # fibers that start without the slot
 
 
-PROGRAMS: dict[str, Program] = {}
-LARGE: dict[str, Program] = {}
+PROGRAMS = {
+    # without workers: the words of G, the inbox and the hub
+    "a resume from outside": Program((block,), (), (resume(G),)),
+    "two resumes from outside": Program((block, block), (), (resume(G), resume(G))),
+    "a cancellation and a resume from outside": Program((block, block), (), (cancel(G), resume(G))),
+    # sleep and wake in single steps
+    "single steps: there and back": Program((switch_to(A),), ((switch_to(G),),), fine=True, revocable=False),
+    "single steps: an order": Program((block,), ((resume(G),),), fine=True, detached=(A,)),
+    "single steps: lent and revoked": Program((switch_to(A),), ((),), fine=True),
+    "single steps: a signal": Program((), ((),), fine=True, signals=1),
+    "single steps: from worker to worker": Program((), ((block,), (resume(A),)), fine=True, revocable=False),
+    "single steps: there, back, and revoked": Program((switch_to(A),), ((switch_to(G),),), fine=True),
+    # lending, revoking, taking back
+    "lent": Program((switch_to(A),), ((resume(G),),)),
+    "two in user code": Program((), ((), ())),
+    "one stays in the kernel": Program((), ((stay,), ())),
+    "it resumes, then stays": Program((block,), ((stay,), (resume(G), stay))),
+    "a signal, and no monitor": Program((block,), ((stay,),), (resume(G),), signals=1, revocable=False),
+    "two signals": Program((switch_to(A),), ((resume(G),),), signals=2),
+    "a signal, two workers": Program((block,), ((resume(G),), ()), signals=1),
+    # detached, and back
+    "a worker blocks, and is resumed from outside": Program((), ((block,),), (resume(A),)),
+    "two blocks, two resumes from outside": Program((), ((block, block),), (resume(A), resume(A))),
+    "resumed from inside and from outside": Program((block, block), ((resume(G),),), (resume(G),)),
+    "workers hand over to each other": Program((), ((switch_to(B),), (switch_to(A),))),
+    "the budget is spent at any time": Program((switch_to(A),), ((switch_to(G),), ()), budget=True),
+    "started without the slot": Program((block,), ((resume(G),), ()), detached=(A,)),
+    "started without the slot by a switch_to": Program(
+        (switch_to(A),), ((block,), (switch_to(A), resume(G))), detached=(A,)
+    ),
+    # a worker is used again
+    "an ended worker": Program((block,), ((), (resume(G),))),
+    # timeouts and cancellations
+    "timeouts": Program((timed,), ((timed,),)),
+    "a timeout against a resume": Program((), ((timed, block),), (resume(A),)),
+    "a cancellation from outside": Program((), ((block,),), (cancel(A),)),
+    "cancellations from outside and inside": Program((block,), ((cancel(G), block),), (cancel(A),)),
+    # larger ones
+    "single steps: there and back, a signal": Program((switch_to(A),), ((switch_to(G),),), fine=True, signals=1),
+    "single steps: resumed from outside": Program((), ((block,),), (resume(A),), fine=True),
+    "timeout, cancellation, resume": Program((), ((timed, block),), (cancel(A), resume(A))),
+    "detached resumers": Program((block,), ((resume(G), block), (resume(A),))),
+    "the slot is given up": Program((block,), ((give_up, resume(G), block), (resume(A),))),
+    "a ring": Program((switch_to(A), block), ((switch_to(B), resume(G)), (resume(A),))),
+    "an ended worker, timeouts": Program((block,), ((timed,), (resume(G),))),
+    "three fibers": Program((), ((), (), ())),
+    "three fibers, two give the slot up": Program((), ((give_up,), (give_up,), ())),
+    "a foreign resumer beside detached ones": Program((block,), ((block,), (resume(G),)), (resume(A),)),
+}
+
+LARGE = {
+    "cancelled at home and in a worker": Program(
+        (timed, block), ((timed, cancel(G)),), (resume(A), cancel(A)), signals=1
+    ),
+    "a handoff, a resume of the token, workers that resume": Program(
+        (resume(A), block), ((switch_to(B),), (resume(A), resume(G))), (resume(B),)
+    ),
+    "blocked workers, one resumed from outside": Program(
+        (block,), ((resume(G), block), (block, resume(A))), (resume(B),)
+    ),
+    "handoffs, a resume from outside, a signal": Program(
+        (switch_to(A),), ((switch_to(G),), ()), (resume(G),), signals=1
+    ),
+    "two resumed from outside": Program((switch_to(A),), ((block, resume(G)), (block,)), (resume(A), resume(B))),
+    "timeouts, cancellations, a resume": Program((timed,), ((timed,), (cancel(A),)), (resume(A), cancel(G))),
+    "single steps: from worker to worker, revoked": Program((), ((switch_to(B),), (resume(A),)), fine=True),
+}
 
 # ------------------------------------------------------------------------------------------------------ states
 
@@ -154,18 +222,19 @@ class State(NamedTuple):
     noted: bool = False
     eventfd: bool = False
     events: tuple[Event, ...] = ()
+    orders: tuple[bool, ...] = ()  # for each worker: run your fiber without the slot
     signals: int = 0
 
 
 Steps = list[tuple[str, State]]
+T = TypeVar("T")
 
 # where a worker is inside the scheduler, and where home does not own the slot
 INSIDE = {"verb", "win", "direct", "try", "open", "look", "suspend", "early wake", "late grant"}
-WAITING = {"wait", "load", "glance", "flag", "glance again", "futex", "asleep", "unflag"}
-LENT = WAITING | {"wake", "read", "rouse", "notice"}
+LENT = {"wake", "read", "rouse", "wait", "load", "flag", "glance", "futex", "asleep", "unflag", "notice"}
 
 
-def put(items: tuple, index: int, item: object) -> tuple:
+def put(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
     return (*items[:index], item, *items[index + 1 :])
 
 
@@ -180,6 +249,15 @@ def with_fiber(s: State, f: int, fiber: Fiber) -> State:
 def push(s: State, f: int) -> State:
     """Behind all others, by the owner."""
     return s._replace(fibers=put(s.fibers, f, s.fibers[f]._replace(state=READY)), ready=(*s.ready, f))
+
+
+def is_scheduling(s: State, after: State) -> bool:
+    """Has something changed that only the owner may change?"""
+    if s.ready is not after.ready or s.hosts is not after.hosts or s.current != after.current:
+        return True
+    if s.fibers is after.fibers:
+        return s.target != after.target
+    return any(fiber.state is not then.state for fiber, then in zip(s.fibers, after.fibers, strict=True))
 
 
 class SlotModel:
@@ -221,9 +299,8 @@ class SlotModel:
             "rouse": self.rouse,
             "wait": self.wait,
             "load": self.load,
-            "glance": self.glance,
             "flag": self.flag,
-            "glance again": self.glance_again,
+            "glance": self.glance,
             "futex": self.futex,
             "asleep": self.asleep,
             "unflag": self.unflag,
@@ -254,6 +331,7 @@ class SlotModel:
             ready=tuple(range(1, workers + 1)),
             hosts=(NOBODY,) * (workers + 1),
             events=(Event(), *(Event(sleeping=True) for _ in range(workers))) if self.program.fine else (),
+            orders=(False,) * (workers + 1),
             signals=self.program.signals,
         )
 
@@ -275,7 +353,8 @@ class SlotModel:
                 return f"{fiber.owed} resumes of {FIBERS[f]} were accepted and not consumed, its token is {fiber.token}"
             if (fiber.state == READY) < s.ready.count(f):
                 return f"{FIBERS[f]} is {fiber.state}, and {s.ready.count(f)} times in the run queue"
-        if s.threads[HOME].at not in LENT and (owner != HOME or mode != SCHED):
+        home = s.threads[HOME]
+        if (home.at not in LENT or home.then == "back") and (owner != HOME or mode != SCHED):
             return f"home runs, and the slot is {owner}'s, {mode}"
         for me in range(1, self.foreign):
             thread = s.threads[me]
@@ -296,7 +375,7 @@ class SlotModel:
         if s.ready or s.inbox:
             return f"home sleeps, and there is work: ready {s.ready}, inbox {s.inbox}"
         for f, fiber in enumerate(s.fibers):
-            if fiber.state == DONE:
+            if fiber.state == DONE or (fiber.state == DETACHED and self.op(s, f) == stay):
                 continue
             if fiber.state != BLOCKED:
                 return f"{FIBERS[f]} is left behind, {fiber.state}"
@@ -317,6 +396,8 @@ class SlotModel:
             for what, after in self.places[thread.at](s, me, thread):
                 if after.word is not word and after.word != word:
                     self.changes.add((me, word, after.word))
+                if is_scheduling(s, after) and (me, SCHED) not in (word[:2], after.word[:2]):
+                    raise Violation(f"{self.name(me)} changes the scheduler's state without the slot: {what}")
                 steps.append((f"{self.name(me)}: {what}", after))
         return steps
 
@@ -333,6 +414,8 @@ class SlotModel:
         bugs = self.bugs
         f = thread.fiber
         op = self.op(s, f)
+        if op == stay:
+            return []
         if s.word == (me, USER, me):
             if "enter is a load and a store" in bugs:
                 return [("loads the word", at(s, me, thread._replace(at="enter store")))]
@@ -357,6 +440,8 @@ class SlotModel:
         if op.verb in ("resume", "cancel"):
             return self.from_outside(s, me, thread._replace(then="user"), op)
         fiber = s.fibers[f]
+        if op == give_up:
+            return [("has no slot to give up", with_fiber(s, f, fiber._replace(pc=fiber.pc + 1)))]
         if op.verb == "end":
             after = with_fiber(s, f, fiber._replace(ended=True))
             if "a detached fiber finishes itself" in self.bugs:
@@ -480,6 +565,9 @@ class SlotModel:
         if op.verb == "end":
             done = self.finish(s, f)
             return [(f"{FIBERS[f]} ends: {what}", after) for what, after in self.give_way(done, me, NOBODY)]
+        if op == give_up:
+            after = with_fiber(s, f, fiber._replace(state=DETACHED, pc=fiber.pc + 1))
+            return [(f"{FIBERS[f]} goes on, {what}", after) for what, after in self.give_way(after, me, f, "user")]
         what = f"{op.verb} {FIBERS[op.target]}"
         target = s.fibers[op.target]
         if target.state == DONE:
@@ -590,37 +678,55 @@ class SlotModel:
 
     # -- who runs next
 
-    def give_way(self, s: State, me: int, f: int) -> Steps:
-        """The owner's fiber ``f`` (NOBODY: it has ended) blocks: the next of the queue, or the hub."""
+    def give_way(self, s: State, me: int, f: int, then: str = "return") -> Steps:
+        """The owner's fiber ``f`` (NOBODY: it has ended) does not go on: the next of the queue does, or the hub."""
         s = self.drain(s)
         steps = []
         if s.ready:
-            steps.append(self.dispatch(s._replace(ready=s.ready[1:]), me, f, s.ready[0]))
+            steps.append(self.dispatch(s._replace(ready=s.ready[1:]), me, f, s.ready[0], then))
         if not s.ready or self.program.budget:
-            steps.append(self.dispatch(s, me, f, NOBODY))
+            steps.append(self.dispatch(s, me, f, NOBODY, then))
         return steps
 
-    def dispatch(self, s: State, me: int, f: int, following: int) -> tuple[str, State]:
+    def dispatch(self, s: State, me: int, f: int, following: int, then: str = "return") -> tuple[str, State]:
         """The owner hands the slot to ``following`` (NOBODY: the hub), from ``f``, on whose stack it stays."""
+        then = "start" if f == NOBODY else then
         if following == NOBODY:
             s = s._replace(current=NOBODY)
             if me == HOME:
                 return "to the hub", at(s, me, Thread("idle"))
-            return "gives the slot back", self.grant(s, me, f, HOME)
-        s = with_fiber(s, following, s.fibers[following]._replace(state=RUNNING))._replace(current=following)
+            return "gives the slot back", self.grant(s, me, f, HOME, then)
         what = f"hands over to {FIBERS[following]}"
-        if following == G:
-            return what, (self.continued(s, HOME, G) if me == HOME else self.grant(s._replace(target=G), me, f, HOME))
         worker = s.fibers[following].worker
+        if worker == NOBODY and following in self.program.detached:
+            if me != HOME:
+                return what, self.grant(s._replace(target=following, current=NOBODY), me, f, HOME, then)
+            return self.start_detached(s, following)
+        s = with_fiber(s, following, s.fibers[following]._replace(state=RUNNING))
+        if following == G:
+            if me == HOME:
+                return what, self.continued(s._replace(current=G), HOME, G)
+            return what, self.grant(s._replace(target=G, current=NOBODY), me, f, HOME, then)
+        s = s._replace(current=following)
         if worker == NOBODY:
-            worker = self.free_worker(s)
-            s = with_fiber(s, following, s.fibers[following]._replace(worker=worker))
-            s = s._replace(hosts=put(s.hosts, worker, following))
+            s, worker = self.hire(s, following)
         if worker != me:
-            return what, self.grant(s, me, f, worker)
+            return what, self.grant(s, me, f, worker, then)
         if f == following:
             return "goes on itself", self.continued(s, me, f)
         return what, at(s, me, Thread("wait", then="start"))
+
+    def start_detached(self, s: State, f: int) -> tuple[str, State]:
+        """By home: ``f`` is known to block."""
+        s, worker = self.hire(s, f)
+        s = with_fiber(s, f, s.fibers[f]._replace(state=DETACHED))._replace(current=NOBODY)
+        ordered = s._replace(orders=put(s.orders, worker, True))
+        return f"orders {FIBERS[f]} to start", at(ordered, HOME, Thread("wake", then="back", to=worker))
+
+    def hire(self, s: State, f: int) -> tuple[State, int]:
+        worker = self.free_worker(s)
+        s = with_fiber(s, f, s.fibers[f]._replace(worker=worker))
+        return s._replace(hosts=put(s.hosts, worker, f)), worker
 
     def free_worker(self, s: State) -> int:
         """An idle one, or a new one: there are as many as thread fibers, so that there is always one."""
@@ -632,8 +738,8 @@ class SlotModel:
                 return worker
         raise Violation("no worker is free")
 
-    def grant(self, s: State, me: int, f: int, to: int) -> State:
-        waking = Thread("wake", f, "start" if f == NOBODY else "return", to)
+    def grant(self, s: State, me: int, f: int, to: int, then: str) -> State:
+        waking = Thread("wake", f, then, to)
         if "wake before grant" in self.bugs:
             return at(s, me, waking._replace(at="early wake"))
         return at(s, me, waking)._replace(word=Word(to, SCHED))
@@ -642,7 +748,7 @@ class SlotModel:
         return [("wakes", at(self.run_again(s, thread.to), me, thread._replace(at="late grant")))]
 
     def late_grant(self, s: State, me: int, thread: Thread) -> Steps:
-        return [("grants", at(s, me, thread._replace(at="wait", to=NOBODY))._replace(word=Word(thread.to, SCHED)))]
+        return [("grants", self.woke(s, me, thread)._replace(word=Word(thread.to, SCHED)))]
 
     def continued(self, s: State, me: int, f: int) -> State:
         """The fiber runs again: what its wait was won by decides."""
@@ -673,7 +779,11 @@ class SlotModel:
     def woke(self, s: State, me: int, thread: Thread) -> State:
         if me == self.monitor:
             return at(s, me, Thread("watch"))
-        return at(s, me, Thread("wait", thread.fiber, "" if me == HOME else thread.then))
+        if me == HOME:
+            return at(s, me, Thread("back" if thread.then == "back" else "wait"))
+        if thread.then == "user":
+            return at(s, me, Thread("user", thread.fiber))
+        return at(s, me, Thread("wait", thread.fiber, thread.then))
 
     def wake(self, s: State, me: int, thread: Thread) -> Steps:
         """``slot_wake``: the word was changed."""
@@ -694,33 +804,37 @@ class SlotModel:
         return [("futex_wake", self.woke(self.run_again(s, thread.to), me, thread))]
 
     def wait(self, s: State, me: int, thread: Thread) -> Steps:
-        """``slot_wait`` and ``slot_wait_home``: look at the word."""
+        """``slot_wait`` and ``slot_wait_home``: look at the word, and for an order."""
         if s.word.owner == me:
             return self.have_slot(s, me, thread)
         if thread.then == "signalled" and s.word.mode == USER:
             return [("revokes, after a signal", s._replace(word=Word(HOME, REVOKED, s.word.owner)))]
-        return [("must wait", at(s, me, thread._replace(at="load" if self.program.fine else "asleep")))]
+        if s.orders[me]:
+            f = s.hosts[me]
+            if f == NOBODY or thread.then != "start":
+                raise Violation(f"worker {me} has an order and no fiber to run: {s.hosts}")
+            starts = at(s, me, Thread("user", f))
+            return [(f"{FIBERS[f]} starts without the slot", starts._replace(orders=put(s.orders, me, False)))]
+        if not self.program.fine:
+            return [("sleeps", at(s, me, thread._replace(at="asleep")))]
+        late = "the counter is loaded after the look" in self.bugs
+        return [("must wait", at(s, me, thread._replace(at="flag" if late else "load")))]
 
     def load(self, s: State, me: int, thread: Thread) -> Steps:
-        blind = "no look at the word after the counter is loaded" in self.bugs
-        after = at(s, me, thread._replace(at="flag" if blind else "glance"))
+        late = "the counter is loaded after the look" in self.bugs
+        after = at(s, me, thread._replace(at="futex" if late else "flag"))
         return [("loads its counter", after._replace(events=put(s.events, me, s.events[me]._replace(moved=False))))]
 
-    def glance(self, s: State, me: int, thread: Thread) -> Steps:
-        return [("looks", at(s, me, thread._replace(at="wait" if s.word.owner == me else "flag")))]
-
     def flag(self, s: State, me: int, thread: Thread) -> Steps:
-        bugs = self.bugs
-        flagged = s._replace(events=put(s.events, me, s.events[me]._replace(sleeping=True)))
-        if "no look at the word after the counter is loaded" in bugs or "no look after sleeping = 1" in bugs:
-            return [("sleeping = 1", at(flagged, me, thread._replace(at="futex")))]
-        return [("sleeping = 1", at(flagged, me, thread._replace(at="glance again")))]
+        blind = "no look after sleeping = 1" in self.bugs
+        after = at(s, me, thread._replace(at="futex" if blind else "glance"))
+        return [("sleeping = 1", after._replace(events=put(s.events, me, s.events[me]._replace(sleeping=True))))]
 
-    def glance_again(self, s: State, me: int, thread: Thread) -> Steps:
-        after = at(s, me, thread._replace(at="unflag" if s.word.owner == me else "futex"))
-        if "the counter is loaded after the looks" in self.bugs:
-            after = after._replace(events=put(s.events, me, s.events[me]._replace(moved=False)))
-        return [("looks again", after)]
+    def glance(self, s: State, me: int, thread: Thread) -> Steps:
+        if s.word.owner == me or s.orders[me]:
+            return [("need not sleep", at(s, me, thread._replace(at="unflag")))]
+        late = "the counter is loaded after the look" in self.bugs
+        return [("looks again", at(s, me, thread._replace(at="load" if late else "futex")))]
 
     def futex(self, s: State, me: int, thread: Thread) -> Steps:
         moved = s.events[me].moved
@@ -744,9 +858,8 @@ class SlotModel:
         if me == HOME:
             if s.word.mode == REVOKED:
                 return [("sees that the slot is revoked", at(s, me, thread._replace(at="notice")))]
-            if s.target == G:
-                return [("has the slot back, for G", self.continued(s._replace(target=NOBODY), HOME, G))]
-            return [("has the slot back", at(s, me, Thread("idle")))]
+            what, after = self.dispatch(s._replace(target=NOBODY), me, NOBODY, s.target)
+            return [(f"has the slot back, {what}", after)]
         f = s.hosts[me]
         if f == NOBODY or s.current != f or s.fibers[f].state != RUNNING or thread.fiber not in (NOBODY, f):
             raise Violation(f"worker {me} was given the slot and has no fiber to run: {s.hosts}, current: {s.current}")
@@ -772,6 +885,7 @@ class SlotModel:
         return [(f"notices: {FIBERS[f]} is detached", at(s, me, Thread("idle" if thread.then else "back")))]
 
     def back(self, s: State, me: int, thread: Thread) -> Steps:
+        """Home owns the slot and goes on with whoever is next."""
         return self.give_way(s, me, NOBODY)
 
     def hub(self, s: State, me: int, thread: Thread) -> Steps:
@@ -830,3 +944,18 @@ class SlotModel:
         if "a revocation does not wake home" in self.bugs:
             return [("revokes", revoked)]
         return [("revokes", at(revoked, me, Thread("wake", to=HOME)))]
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def main(arguments: list[str]) -> None:
+    programs = {**PROGRAMS, **LARGE} if "--all" in arguments else PROGRAMS
+    for name, program in programs.items():
+        start = time.process_time()
+        report = explore(SlotModel(program), max_states=10_000_000)
+        print(f"{name}: {report} [{time.process_time() - start:.1f} s]", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

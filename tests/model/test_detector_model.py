@@ -44,14 +44,17 @@ class Word(NamedTuple):
     owner: int
 
 
+FIRST = Word(0, SCHED, HOME)
+
+
 class Watcher(NamedTuple):
     at: str = "wait"
-    seen: Word | None = None
+    seen: Word = FIRST
     idle: int = 0
 
 
 class State(NamedTuple):
-    word: Word = Word(0, SCHED, HOME)
+    word: Word = FIRST
     awake: bool = False
     home: str = "lend"
     lent: int = 0  # how many times
@@ -148,7 +151,7 @@ class DetectorModel:
                 return [("the detector: futex_wait", self.go(s, "wait" if s.awake else "asleep"))]
         return []
 
-    def go(self, s: State, at: str, seen: Word | None = None, idle: int = 0) -> State:
+    def go(self, s: State, at: str, seen: Word = FIRST, idle: int = 0) -> State:
         return s._replace(watcher=Watcher(at, seen, idle))
 
     def revoke(self, s: State, seen: Word) -> State:
@@ -183,10 +186,11 @@ class DetectorModel:
                 return [("the monitor revokes", self.go(self.revoke(s, seen), "tick", seen))]
             case "sleep":
                 blind = bugs & {"the monitor does not look again", "the monitor looks before awake = 0"}
-                return [("the monitor: awake = 0", self.go(s, "wait" if blind else "look again", seen)._replace(awake=False))]
+                after = self.go(s, "wait" if blind else "look again", seen)
+                return [("the monitor: awake = 0", after._replace(awake=False))]
             case "look again":
                 if s.word != seen:
-                    return [("the monitor sees a change", self.go(s, "on", s.word))]
+                    return [("the monitor sees a change", self.go(s, "on", seen))]
                 then = "sleep" if "the monitor looks before awake = 0" in bugs else "wait"
                 return [("the monitor looks again", self.go(s, then))]
             case "on":
@@ -203,7 +207,8 @@ class DetectorModel:
                 return [("the sentinel revokes", self.go(self.revoke(s, seen), "wait"))]
             case "sleep":
                 blind = "the sentinel does not look again" in self.bugs
-                return [("the sentinel: awake = 0", self.go(s, "wait" if blind else "look again", seen)._replace(awake=False))]
+                after = self.go(s, "wait" if blind else "look again", seen)
+                return [("the sentinel: awake = 0", after._replace(awake=False))]
             case "look again":
                 return [("the sentinel looks again", self.go(s, "wait" if s.word == seen else "on"))]
             case "on":

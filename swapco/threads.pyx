@@ -1,0 +1,160 @@
+"""``to_thread`` and ``blocking``: code that blocks, in fibers that may.
+
+``to_thread(fn)`` is a thread fiber for one call.  It is *optimistic*: the caller lends its slot to an idle worker on
+the same CPU, which calls ``fn`` at once and hands the slot straight back: two handoffs of 2 µs where a thread pool
+takes two wake-ups across CPUs.  Most calls that are offloaded for safety's sake end within that time.  One that does
+block is found out by the detector within two milliseconds, and the other fibers go on; from then on it is an ordinary
+thread, and its end wakes the caller through the inbox.
+
+*History.*  For a callable that blocks each time those two milliseconds are lost each time.  So each callable has a
+score: up for a call that was detached or took longer than a tick, down for one that did not.  From ``KNOWN`` on its
+calls start without the slot.  The score belongs to the code, not to the object: a bound method counts as its function,
+a partial as what it wraps.
+
+Rejected: always handing off (a thread pool: 30 times the cost for the calls that do not block); letting the caller say
+(it rarely knows; where it does, ``blocking()`` says it).
+"""
+
+import functools
+import inspect
+
+from cpython.object cimport PyObject
+
+from ._core.fiber cimport FiberCore, enter, enter_if_attached, fiber_here, outside, running_fiber, section
+from ._core.scheduler cimport Scheduler
+from ._core.slot cimport ThreadStack
+from ._loop.task cimport Fiber, new_fiber
+from .tasks cimport on_thread
+
+cdef extern from "Python.h":
+    bint PyFunction_Check(object o)
+    object PyFunction_GET_CODE(object o)
+
+cdef enum:
+    # the score from which a callable is known to block, and how far it goes
+    KNOWN = 2
+    HIGHEST = 4
+    REMEMBERED = 1024
+
+# callables that have blocked, by what `_key` says of them
+cdef dict _scores = {}
+
+
+cdef object _key(object fn):
+    """What has a history: the code behind a callable."""
+    if PyFunction_Check(fn):
+        return PyFunction_GET_CODE(fn)
+    if isinstance(fn, functools.partial):
+        return _key(fn.func)
+    function = getattr(fn, "__func__", None)
+    if function is not None:
+        return _key(function)
+    if inspect.isbuiltin(fn):
+        # a bound one is made anew at each access
+        owner = fn.__self__
+        return (None if inspect.ismodule(owner) else type(owner), fn.__name__, getattr(fn, "__module__", None))
+    return type(fn)
+
+
+cdef int _learn(object key, int score, bint blocked) except -1:
+    score += 1 if blocked else -1
+    if score <= 0:
+        _scores.pop(key, None)
+        return 0
+    if key not in _scores and len(_scores) >= REMEMBERED:
+        # the oldest
+        del _scores[next(iter(_scores))]
+    _scores[key] = min(score, HIGHEST)
+    return 0
+
+
+def known_blockers() -> dict:
+    """The callables that have blocked in ``to_thread``, with their scores: 2 and more are handed off at once."""
+    return dict(_scores)
+
+
+def forget_blockers() -> None:
+    """Start the history of ``to_thread`` afresh."""
+    _scores.clear()
+
+
+def to_thread(func, /, *args, **kwargs):
+    """Call ``func(*args, **kwargs)`` on a kernel thread, where it may block in anything; return its result.
+
+    Blocks the calling fiber until the call ends; others run as soon as it blocks.  The call sees a copy of the
+    caller's context variables; its exceptions come out with their traceback.  Inside, it is a fiber: it may use
+    swapco's primitives.  A cancelled caller leaves at once, and the call runs on (as in asyncio); what it raises then
+    is logged.  Errors: TypeError for something that cannot be called, or a coroutine function; NotInFiber;
+    CancelledError; RuntimeError if the process can have no more threads.
+    """
+    cdef section here = outside()
+    cdef FiberCore me = running_fiber("to_thread", &here.worker)
+    cdef Scheduler s = <Scheduler>me.scheduler
+    cdef Fiber call
+    cdef ThreadStack stack
+    cdef object key
+    cdef int score = 0
+    if not callable(func) or inspect.iscoroutinefunction(func):
+        raise TypeError(
+            f"to_thread() takes a function and its arguments, not {func!r}"
+            + (": a coroutine runs on the event loop's thread, await_() it" if callable(func) else "")
+        )
+    if me.cancel_pending:
+        s.raise_cancel(me)
+    s.may_wait(me)
+    key = _key(func)
+    if _scores:
+        score = _scores.get(key, 0)
+    call = new_fiber(s, functools.partial(func, **kwargs) if kwargs else func, args, None, None)
+    stack = on_thread(s, call)
+    stack.is_call = True
+    stack.starts_detached = score >= KNOWN
+    s.spawn_fiber(call)
+    try:
+        s.call_fiber(me, call)
+    finally:
+        # a caller that left early has learned that it blocks
+        if stack.blocked or call.stack is not None:
+            _learn(key, score, True)
+        elif score:
+            _learn(key, score, False)
+    return call.outcome()
+
+
+cdef class blocking:
+    """``with blocking(): ...`` in a thread fiber: give the slot up around code that is known to block.
+
+    The other fibers go on at once, without waiting for the detector.  At the end the fiber waits for its turn.  May be
+    nested.  Errors: RuntimeError in an ordinary fiber, whose kernel thread others need: use ``to_thread``;
+    NotInFiber where there is no fiber.
+    """
+
+    def __enter__(self) -> None:
+        cdef section here = outside()
+        cdef PyObject *p = fiber_here()
+        cdef FiberCore me
+        cdef ThreadStack stack
+        me = running_fiber("blocking", &here.worker) if p == NULL else <FiberCore>p
+        if not me.threaded:
+            raise RuntimeError(
+                f"blocking() in {me!r}: the other fibers run on its kernel thread, so it must not block; call "
+                "to_thread(fn), or spawn(fn, thread=True)"
+            )
+        stack = <ThreadStack>me.stack
+        stack.blocking += 1
+        if stack.blocking > 1:
+            return
+        enter_if_attached(&here.worker)
+        if here.worker != NULL:
+            # the section ends here, and not with the function: the slot is somebody else's by then
+            here.worker.depth -= 1
+            here.worker = NULL
+            (<Scheduler>me.scheduler).give_up(me)
+
+    def __exit__(self, kind, error, trace) -> None:
+        cdef section here = outside()
+        cdef FiberCore me = <FiberCore>fiber_here()
+        cdef ThreadStack stack = <ThreadStack>me.stack
+        stack.blocking -= 1
+        if stack.blocking == 0:
+            enter(&here.worker)
