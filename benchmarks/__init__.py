@@ -11,9 +11,12 @@ What a reader of the numbers must know:
   highest ratio: a bar inside that range is not decided by this run.
 - **CPU time, not wall time.** The small loops never wait, and for servers CPU per request says how many
   of them fit on a machine; both are steadier than a clock on the wall. Wall time is in the JSON, and a
-  note appears where a loop that should never wait does (wall time well above CPU time).
+  note appears where a loop that should never wait does (wall time well above CPU time). The rows about
+  kernel threads are the exception: a thread that waits for another one sleeps, so they take wall time.
 - **A fresh process for each measurement**, pinned to one CPU: no library sees another's state, heap or
   warmed caches. The load generator (``loadgen.c``) gets another CPU, and is the same for every server.
+  Again not so the rows about kernel threads: there the process has all CPUs, unless the row says "one CPU",
+  because where a library puts its threads is a part of what is measured.
 
 Where things are: ``rows`` (every row and its bar), ``work/`` (what is measured), ``child`` (one
 measurement, in its own process), ``harness`` (rounds and processes), ``loadgen`` (compiles and runs the

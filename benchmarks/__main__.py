@@ -46,8 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         progress("")
-    results = [report.result(row, measured[row.ours], measured[row.peer]) for row in chosen]
     environment = report.describe_environment(rounds, options.quick)
+    results = [
+        report.result(row, measured[row.ours], report.peer_samples(row, measured), environment["cpus"])
+        for row in chosen
+    ]
     print_report(results, measured, environment)
     if options.json:
         text = json.dumps(report.as_json(results, measured, environment), indent=1)

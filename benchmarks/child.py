@@ -5,6 +5,8 @@
 KIND says how the function ``benchmarks.work.PATH`` is called and what comes back:
 
 - ``laps``: called with `Laps`; ``{"value": ns per operation, "wall_ns": the same in wall time}``;
+- ``wall``: the same for what sleeps and is woken: ``{"value": ns of wall time, "cpu_ns": the same in CPU time}``;
+- ``one``: called with a number of seconds, for how long it is to measure; ``{"value": what it returned}``;
 - ``memory``: called with a number of flows; ``{"value": bytes per flow}``;
 - ``serve``: called with `Ready`; ``{"port": N}`` as soon as it listens, then it serves until killed.
 
@@ -29,6 +31,8 @@ from benchmarks.clocks import Laps
 LAPS = 5
 QUICK_LAPS = 3
 QUICK_SCALE = 0.3
+WINDOW_S = 2.0
+QUICK_WINDOW_S = 0.7
 PARKED_FLOWS = 20_000
 QUICK_PARKED_FLOWS = 5_000
 
@@ -43,10 +47,12 @@ def main() -> None:
     try:
         file, _, function = options.path.rpartition(".")
         variant = getattr(importlib.import_module(f"benchmarks.work.{file}"), function)
-        if options.kind == "laps":
+        if options.kind in ("laps", "wall"):
             laps = Laps(QUICK_LAPS, QUICK_SCALE) if options.quick else Laps(LAPS)
             variant(laps)
-            say(laps.result())
+            say(laps.result() if options.kind == "laps" else laps.wall_result())
+        elif options.kind == "one":
+            say({"value": variant(QUICK_WINDOW_S if options.quick else WINDOW_S)})
         elif options.kind == "memory":
             say({"value": variant(QUICK_PARKED_FLOWS if options.quick else PARKED_FLOWS)})
         else:
@@ -57,7 +63,7 @@ def main() -> None:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.child")
-    parser.add_argument("kind", choices=("laps", "memory", "serve"))
+    parser.add_argument("kind", choices=("laps", "wall", "one", "memory", "serve"))
     parser.add_argument("path")
     parser.add_argument("--cpu", type=int)
     parser.add_argument("--quick", action="store_true")

@@ -157,7 +157,9 @@ class Child:
 @contextmanager
 def child(variant: Variant, cpu: int, quick: bool) -> Iterator[Child]:
     """Start the measurement of `variant`, and kill it at the end of the block if it still runs."""
-    command = [sys.executable, "-c", BOOTSTRAP, variant.kind, variant.path, "--cpu", str(cpu)]
+    command = [sys.executable, "-c", BOOTSTRAP, variant.kind, variant.path]
+    if variant.pinned:
+        command += ["--cpu", str(cpu)]
     if quick:
         command.append("--quick")
     with tempfile.TemporaryFile() as stderr:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.harness import Samples
-from benchmarks.rows import Row, Variant
+from benchmarks.rows import Bound, Row, Variant
 
 PACKAGES = ("swapco", "greenlet", "uvloop", "gevent", "runloom")
 
@@ -25,13 +25,15 @@ SATURATED = 0.9
 @dataclass(frozen=True)
 class Result:
     """One row, measured. `ratio` is the median of `ratios`, which has one ratio for each complete round;
-    `passed` is None where there is no bar, or no ratio (then `reason` says why)."""
+    `bar` is None where the row has none, or it does not apply here; `passed` is None without a bar, or without a
+    ratio. `reason` says why something is missing."""
 
     row: Row
     ours: float | None
     peer: float | None
     ratios: tuple[float, ...]
     ratio: float | None
+    bar: float | None
     passed: bool | None
     failed: bool
     reason: str | None
@@ -46,24 +48,47 @@ def per_round_ratios(ours: Samples, peer: Samples) -> tuple[float, ...]:
     )
 
 
-def result(row: Row, ours: Samples, peer: Samples) -> Result:
+def result(row: Row, ours: Samples, peer: Samples, cpus: int | None = None) -> Result:
+    """A row's result; `cpus`: how many the process had (None: enough)."""
     ratios = per_round_ratios(ours, peer)
     failed = bool(ours.error or peer.error or ours.missing)
     # Half a run is no verdict: with an error the ratio so far is shown, and nothing passes.
     ratio = median(ratios) if ratios else None
+    no_bar = why_no_bar(row, peer, cpus)
+    bar = None if no_bar else row.bar
     return Result(
         row=row,
         ours=median(ours.values()) if ours.values() else None,
         peer=median(peer.values()) if peer.values() else None,
         ratios=ratios,
         ratio=ratio,
-        passed=None if row.bar is None or ratio is None or failed else ratio <= row.bar,
+        bar=bar,
+        passed=None if bar is None or ratio is None or failed else ratio <= bar,
         failed=failed,
-        reason=reason_of(row.ours, ours) or reason_of(row.peer, peer),
+        reason=reason_of(row.ours, ours) or reason_of(row.peer, peer) or no_bar,
     )
 
 
-def reason_of(variant: Variant, samples: Samples) -> str | None:
+def peer_samples(row: Row, measured: dict[Variant, Samples]) -> Samples:
+    """The measurements of a row's peer; a bound is the same in each round."""
+    if isinstance(row.peer, Bound):
+        return Samples([{"value": row.peer.value} for _ in measured[row.ours].rounds])
+    return measured[row.peer]
+
+
+def why_no_bar(row: Row, peer: Samples, cpus: int | None) -> str | None:
+    """Why a row's bar does not apply to these measurements; None if it does, or there is none."""
+    if row.bar is None:
+        return None
+    if cpus is not None and cpus < row.cpus:
+        return f"{row.name}: no bar, because it needs {row.cpus} CPUs and this process has {cpus}"
+    if peer.values() and median(peer.values()) < row.peer_from_ns:
+        took, floor = (format_value(value, "ns") for value in (median(peer.values()), row.peer_from_ns))
+        return f"{row.name}: no bar, because the peer took {took}, and the bar is for {floor} and more"
+    return None
+
+
+def reason_of(variant: Variant | Bound, samples: Samples) -> str | None:
     """Why a variant has no complete series of measurements, or None."""
     if samples.missing:
         return f"not measured: {samples.missing}"
@@ -117,7 +142,7 @@ def rows_table(results: Sequence[Result]) -> str:
                 format_value(outcome.peer, row.unit),
                 "-" if outcome.ratio is None else f"{outcome.ratio:.3f}",
                 f"{min(ratios):.2f}..{max(ratios):.2f}" if ratios else "-",
-                "-" if row.bar is None else f"{row.bar:.2f}",
+                "-" if outcome.bar is None else f"{outcome.bar:.2f}",
                 verdict(outcome),
             )
         )
@@ -181,12 +206,12 @@ def as_json(
                 "ours": {"variant": str(outcome.row.ours), "median": outcome.ours},
                 "peer": {
                     "name": outcome.row.peer_name,
-                    "variant": str(outcome.row.peer),
+                    "variant": str(outcome.row.peer) if isinstance(outcome.row.peer, Variant) else None,
                     "median": outcome.peer,
                 },
                 "ratio": outcome.ratio,
                 "ratios": list(outcome.ratios),
-                "bar": outcome.row.bar,
+                "bar": outcome.bar,
                 "verdict": verdict(outcome),
                 "reason": outcome.reason,
             }

@@ -1,7 +1,7 @@
 """Every row of the benchmark and its bar.
 
-A row compares two functions of one file below ``work/``. The bar is the largest ratio swapco / peer that
-a release may have; without a bar the row only informs.
+A row compares two functions below ``work/``, or one of them with a fixed bound. The bar is the largest ratio
+swapco / peer that a release may have; without a bar the row only informs.
 """
 
 from __future__ import annotations
@@ -21,39 +21,64 @@ class Load:
 
 @dataclass(frozen=True)
 class Variant:
-    """The function ``benchmarks.work.<path>`` and how it is measured (`child` has the kinds)."""
+    """The function ``benchmarks.work.<path>`` and how it is measured (`child` has the kinds).
+
+    It is `pinned` to one CPU, or runs where the kernel, or the library itself, puts its threads.
+    """
 
     kind: str
     path: str
     load: Load | None = None
+    pinned: bool = True
 
     def __str__(self) -> str:
         load = self.load
         if load is None:
-            return self.path
+            return self.path if self.pinned else f"{self.path} (unpinned)"
         pipelined = f" x {load.batch}" if load.batch > 1 else ""
         return f"{self.path} ({load.connections} conn.{pipelined})"
 
 
 @dataclass(frozen=True)
+class Bound:
+    """Stands for a peer where there is none to measure: the value that swapco must not exceed."""
+
+    value: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """`ours` / `peer` must not exceed `bar` (None: only reported)."""
+    """`ours` / `peer` must not exceed `bar` (None: only reported).
+
+    The bar is not applied, and a note says so, where the peer takes less than `peer_from_ns`, or where the process
+    has fewer than `cpus` CPUs: what the row is about does not happen there.
+    """
 
     name: str
     work: str
     peer_name: str
     ours: Variant
-    peer: Variant
+    peer: Variant | Bound
     bar: float | None
+    peer_from_ns: float = 0.0
+    cpus: int = 1
 
     @property
     def unit(self) -> str:
-        """Of both values: ``ns`` of CPU time per operation or request, or ``B``, bytes per flow."""
+        """Of both values: ``ns`` of CPU or wall time per operation or request, or ``B``, bytes per flow."""
         return "B" if self.ours.kind == "memory" else "ns"
 
 
 def _laps(path: str) -> Variant:
     return Variant("laps", path)
+
+
+def _wall(path: str) -> Variant:
+    return Variant("wall", path)
+
+
+def _unpinned(path: str, kind: str = "wall") -> Variant:
+    return Variant(kind, path, pinned=False)
 
 
 def _memory(path: str) -> Variant:
@@ -77,10 +102,19 @@ QUEUES = "round trip, two queues of 1"
 SOCKETS = "echo 1 KiB, 100 conn., sockets"
 STREAMS = "echo 1 KiB, 100 conn., streams"
 SPAWN = "spawn and join"
+THREADS = "switch_to between two thread fibers"
+MIXED = "switch_to, a fiber and a thread fiber"
+OFFLOAD = "to_thread of an empty function"
 
 _sleep = _laps("sleep_zero.on_swapco")
 _queues = _laps("queue_round_trip.on_swapco")
 _sockets = _hundred("echo.swapco_sockets")
+# swapco chooses a CPU for its threads itself, and pins them
+_threads = _unpinned("thread_switch.on_swapco")
+_mixed = _unpinned("thread_switch.on_swapco_mixed")
+_locks_pinned = _wall("thread_switch.on_locks")
+_locks = _unpinned("thread_switch.on_locks")
+_offload = _unpinned("offload.on_swapco")
 
 # Rows that share a variant stand together: it is measured once a round, next to both peers.
 ROWS = (
@@ -133,6 +167,28 @@ ROWS = (
         "pipelined", "16 lines a batch, 50 conn., streams", "uvloop streams",
         _pipelined("pipelined.swapco_streams"), _pipelined("pipelined.uvloop_streams"), None,
     ),
+    Row("thread-switch", THREADS, "Lock, one CPU", _threads, _locks_pinned, 0.50),
+    Row("thread-switch-free", THREADS, "Lock, unpinned", _threads, _locks, 0.10, peer_from_ns=30_000, cpus=2),
+    Row("thread-mixed", MIXED, "Lock, one CPU", _mixed, _locks_pinned, None),
+    Row("thread-mixed-free", MIXED, "Lock, unpinned", _mixed, _locks, None),
+    Row("to-thread", OFFLOAD, "uvloop, asyncio's", _offload, _unpinned("offload.on_uvloop"), 0.12),
+    Row("to-thread-gevent", OFFLOAD, "gevent's pool", _offload, _unpinned("offload.on_gevent"), None),
+    Row(
+        "thread-sleepers", "p95 gap of a 1 ms ticker, ten to_thread(time.sleep)", "5 ms",
+        _unpinned("sleepers.beside_calls", "one"), Bound(5e6), 1.0,
+    ),
+    Row(
+        "thread-sleepers-new", "the same, ten thread fibers in time.sleep", "5 ms",
+        _unpinned("sleepers.beside_thread_fibers", "one"), Bound(5e6), None,
+    ),
+    Row(
+        "thread-cpus", "wall time for 1 s of CPU time, two threads in C", "1.5 CPUs",
+        _unpinned("two_cpus.on_swapco", "one"), Bound(1e9 / 1.5), 1.0, cpus=2,
+    ),
+    Row(
+        "thread-memory", "memory of a parked thread fiber", "threading.Thread",
+        _memory("parked_memory.on_swapco_threads"), _memory("parked_memory.on_threads"), None,
+    ),
 )  # fmt: skip
 
 
@@ -147,4 +203,5 @@ def select(patterns: list[str]) -> list[Row]:
 
 def variants(rows: list[Row]) -> list[Variant]:
     """What a round measures, in order and each once: swapco, its peer, the next one."""
-    return list(dict.fromkeys(variant for row in rows for variant in (row.ours, row.peer)))
+    sides = (side for row in rows for side in (row.ours, row.peer))
+    return list(dict.fromkeys(side for side in sides if isinstance(side, Variant)))

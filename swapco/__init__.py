@@ -18,7 +18,7 @@ from ._core.errors import (
     QueueFull,
     QueueShutDown,
 )
-from ._core.scheduler import block, resume, switch_to
+from ._core.verbs import block, resume, switch_to
 from ._loop.awaiting import await_
 from ._loop.loop import EventLoopPolicy, Loop, install, new_event_loop
 from ._loop.task import Fiber

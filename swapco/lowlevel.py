@@ -9,7 +9,7 @@ from ._core.futex import FutexWord
 from ._core.instrument import Instrument
 from ._core.parking_lot import ParkingLot
 from ._core.policy import Deadline, Fifo, Lifo, Policy, Priority
-from ._core.scheduler import block, resume, switch_to
+from ._core.verbs import block, resume, switch_to
 from ._core.slot import Slot, Worker
 from ._loop.poller import wait_readable, wait_writable
 

@@ -50,10 +50,13 @@ class Worker(Waits, PythonState):
         super().__init__(a_round.shared, number, a_round.seed)
         self.round = a_round
 
+    def steps(self) -> list[str]:
+        return [name for name in dir(self) if name.startswith("do_")]
+
     def work(self) -> None:
         me = swapco.current_fiber()
         NUMBER.set(self.number)
-        names = [name for name in dir(self) if name.startswith("do_")]
+        names = self.steps()
         name = "nothing"
         try:
             while not self.shared.over:
@@ -81,6 +84,10 @@ class Worker(Waits, PythonState):
 class Round:
     """One event loop's life."""
 
+    worker_type: type[Worker] = Worker
+    #: The timers of a scheduler that has nothing to do: its housekeeping.
+    idle_timers = 1
+
     def __init__(self, seed: str, switch: str, fibers: int) -> None:
         self.seed = seed
         self.dice = random.Random(seed)
@@ -90,6 +97,18 @@ class Round:
         self.failure: BaseException | None = None
         self.done: Counter[str] = Counter()
         self.most_fibers = 0
+
+    def options(self) -> dict[str, Any]:
+        """What ``swapco.run`` is told."""
+        return {"switch": self.switch}
+
+    def start(self, worker: Worker) -> Any:
+        """The fiber of a worker."""
+        return swapco.spawn(worker.work)
+
+    def check_end(self) -> None:
+        """All fibers are done but main: look at what they had in common."""
+        self.shared.check_end()
 
     def fail(self, error: BaseException) -> None:
         self.failure = self.failure or error
@@ -115,8 +134,8 @@ class Round:
 
     def main(self) -> None:
         self.shared = Shared(self.dice, self.switch)
-        workers = [Worker(self, number) for number in range(self.fibers)]
-        fibers = [swapco.spawn(worker.work) for worker in workers]
+        workers = [self.worker_type(self, number) for number in range(self.fibers)]
+        fibers = [self.start(worker) for worker in workers]
         self.shared.workers = fibers
         # none is cancelled before it has begun
         while any(fiber.state == "NEW" for fiber in fibers):
@@ -147,15 +166,15 @@ class Round:
         while len(swapco.all_fibers()) > 1:
             check(time.monotonic() < give_up, "fibers were left", swapco.all_fibers())
             swapco.sleep(0.001)
-        self.shared.check_end()
+        self.check_end()
         timers = swapco.current_fiber().scheduler.statistics()["timers"]  # type: ignore[attr-defined]
-        check(timers <= 1, "timers were left", timers)
+        check(timers <= self.idle_timers, "timers were left", timers)
 
     def run(self) -> None:
         old_hook = sys.unraisablehook
         sys.unraisablehook = self.unraisable
         try:
-            swapco.run(self.main, switch=self.switch)
+            swapco.run(self.main, **self.options())
             if self.failure is not None:
                 raise self.failure
         finally:
@@ -195,6 +214,9 @@ def growth(samples: Sequence[dict[str, float]]) -> list[str]:
 class Soak:
     """Rounds, until the time is up."""
 
+    round_type: type[Round] = Round
+    hang_s = HANG_S
+
     def __init__(self, seconds: float, seed: int, switch: str, fibers: int) -> None:
         self.seconds = seconds
         self.seed = seed
@@ -227,8 +249,8 @@ class Soak:
     def run(self) -> None:
         report_at = self.began + REPORT_S
         while self.rounds == 0 or time.monotonic() < self.began + self.seconds:
-            faulthandler.dump_traceback_later(HANG_S, exit=True)
-            one = Round(f"{self.seed}-{self.rounds}", self.switch, self.fibers)
+            faulthandler.dump_traceback_later(self.hang_s, exit=True)
+            one = self.round_type(f"{self.seed}-{self.rounds}", self.switch, self.fibers)
             sys.setswitchinterval(one.dice.choice((0.00005, 0.005)))
             try:
                 one.run()
@@ -247,8 +269,8 @@ class Soak:
         faulthandler.cancel_dump_traceback_later()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(soak_type: type[Soak] = Soak, description: str | None = __doc__) -> int:
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (60)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="random unless given")
     parser.add_argument("--switch", choices=("native", "greenlet"), default="native")
@@ -262,7 +284,7 @@ def main() -> int:
     logged = Logged()
     logging.getLogger("asyncio").addHandler(logged)
     print(f"soak: {sys.version.split()[0]} --seed {options.seed} --switch {options.switch}", flush=True)
-    soak = Soak(options.seconds, options.seed, options.switch, options.fibers)
+    soak = soak_type(options.seconds, options.seed, options.switch, options.fibers)
     swapco.run(lambda: swapco.await_(asyncio.sleep(0)), switch=options.switch)
     try:
         soak.run()

@@ -95,9 +95,13 @@ class Tools:
     def limit(self) -> float | None:
         return self.dice.choice((None, None, 0, 0.0002, 0.001))
 
+    def start(self, function: Callable[..., Any], *args: Any) -> Any:
+        """A new fiber, of whatever kind this run is about."""
+        return swapco.spawn(function, *args)
+
     def family(self, *functions: Callable[[], Any]) -> list[Any]:
         """Run them as fibers; their results.  No child is left, also if the caller is cancelled."""
-        children = [swapco.spawn(function) for function in functions]
+        children = [self.start(function) for function in functions]
         cancelled = None
         while not all(child.done() for child in children):
             try:

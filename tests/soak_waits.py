@@ -162,9 +162,8 @@ class Waits(Tools):
     def do_calls(self) -> None:
         """switch_to and block/resume between two private fibers: every value arrives, in order."""
         count = self.dice.randint(1, 50)
-        client: Any = None
 
-        def serve() -> int:
+        def serve(client: Any) -> int:
             served = 0
             request = swapco.block()
             # a client that is cancelled may be gone
@@ -179,7 +178,7 @@ class Waits(Tools):
             return served
 
         def call() -> int:
-            server = swapco.spawn(serve)
+            server = self.start(serve, swapco.current_fiber())
             try:
                 for n in range(count):
                     answer = swapco.switch_to(server, n)
@@ -189,7 +188,7 @@ class Waits(Tools):
             finally:
                 server.cancel()
 
-        client = swapco.spawn(call)
+        client = self.start(call)
         check(self.family(lambda: self.join_or_cancel(client)) == [count], "requests that were served")
 
     @staticmethod
@@ -227,7 +226,7 @@ class Waits(Tools):
                 except TimeoutError:
                     return
 
-        target = swapco.spawn(receive)
+        target = self.start(receive)
         thread = threading.Thread(target=resume)
         thread.start()
         try:

@@ -23,11 +23,13 @@ FLOORS: list[tuple[str, ...]] = [
     # the core: no event loop in here
     ("_core", "_core.errors", "_core.states", "_core.wait", "_core.clock", "_core.policy", "_core.reasons"),
     ("_core.instrument", "_core.futex", "_core.affinity", "_core.switch", "_core.hub"),
-    ("_core.slot", "_core.greenlet_switch", "_core.native_switch"),
-    ("_core.backends",),
+    ("_core.placement", "_core.greenlet_switch", "_core.native_switch"),
+    ("_core.slot", "_core.backends"),
+    ("_core.here",),
     ("_core.fiber",),
+    ("_core.lending",),
     ("_core.scheduler",),
-    ("_core.parking_lot",),
+    ("_core.verbs", "_core.parking_lot"),
     # the adapter to an asyncio loop
     ("_loop", "_loop.compat", "_loop.poller"),
     ("_loop.awaiting",),
@@ -36,7 +38,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("_loop.loop",),
     # what programs use
     ("tasks", "runners", "timeouts"),
-    ("groups", "waiting", "local", "lines"),
+    ("groups", "waiting", "local", "lines", "threads", "from_thread"),
     ("locks", "_names"),
     ("queues", "socket"),
     ("_streams", "_streams.byte_queue"),
@@ -66,7 +68,9 @@ HEADERS_ONLY_IN = {
     "native_switch.h": {"_core.native_switch"},
     "collection.h": {"_core.fiber"},
     "linux/futex.h": {"_core.futex"},
-    "futex.h": {"_core.futex"},
+    # the system call, and the clock of its deadlines
+    "futex.h": {"_core.futex", "_core.slot_word"},
+    "detector.h": {"_core.slot"},
     "sys/epoll.h": {"_loop.poller"},
     "sys/eventfd.h": {"_loop.poller"},
     "sys/timerfd.h": {"_loop.poller"},

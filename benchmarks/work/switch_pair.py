@@ -17,10 +17,12 @@ DEPTH = 50
 """Python frames of each flow, in the deep variants."""
 
 
-def on_swapco(laps: Laps, depth: int = 0) -> None:
+def on_swapco(
+    laps: Laps, depth: int = 0, threads: tuple[bool, bool] = (False, False), full_rounds: int = ROUNDS
+) -> None:
     from swapco import Fiber, block, resume, run, spawn, switch_to
 
-    rounds = laps.scaled(ROUNDS)
+    rounds = laps.scaled(full_rounds)
     pair: list[Fiber] = []
 
     def ping(frames: int) -> None:
@@ -43,7 +45,10 @@ def on_swapco(laps: Laps, depth: int = 0) -> None:
 
     def main() -> None:
         for lap in laps:
-            pair[:] = [spawn(ping, depth), spawn(pong, depth)]
+            pair[:] = [
+                spawn(ping, depth, thread=threads[0]),
+                spawn(pong, depth, thread=threads[1]),
+            ]
             with lap(2 * rounds):
                 pair[0].join()
             # pong waits in its last switch_to for a handoff that will not come.

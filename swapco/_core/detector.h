@@ -13,8 +13,8 @@
  * kernel only when nothing else on that CPU is runnable; if the slot is lent then, its worker must be asleep.
  *
  * Going to sleep must not miss a lend. Lender: store the word, then load `awake`. Monitor: `awake` = 0, then load the
- * word once more. Both sequentially consistent: at least one of them sees the other (tests/model has the proof, and
- * the broken variants).
+ * word once more. Both sequentially consistent: at least one of them sees the other (tests/model explores it, and the
+ * broken variants).
  *
  * Neither thread touches Python, takes signals, or outlives its slot for more than a tick.
  *
@@ -37,6 +37,12 @@ static void detector_nap(int64_t ns)
 {
     struct timespec t = {ns / 1000000000, ns % 1000000000};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+}
+
+/* Nobody can block now. A revoked slot is not idle: its worker may take it back, and block without another lend. */
+static inline int detector_is_idle(slot_word w)
+{
+    return slot_word_owner(w) <= SWAPCO_HOME && slot_word_mode(w) != SWAPCO_SLOT_REVOKED;
 }
 
 /* Sleep until somebody sets the flag; 0: the slot is closed. */
@@ -77,7 +83,7 @@ static void *detector_monitor(void *argument)
                     atomic_fetch_add(&s->revoked_by_monitor, 1);
                     slot_wake(s->home);
                 }
-            } else if (slot_word_owner(now) <= SWAPCO_HOME)
+            } else if (detector_is_idle(now))
                 idle++;
             last = now;
             if (idle >= SWAPCO_IDLE_TICKS || atomic_load(&s->closed)) {
@@ -115,7 +121,7 @@ static void *detector_sentinel(void *argument)
     while (detector_wait(s, &s->sentinel_awake)) {
         detector_follow(s, &cpu);
         slot_word seen = atomic_load(&s->word);
-        if (slot_word_owner(seen) <= SWAPCO_HOME || cpu < 0) {
+        if (detector_is_idle(seen) || cpu < 0) {
             atomic_store(&s->sentinel_awake, 0);
             if (atomic_load(&s->word) != seen)
                 atomic_store(&s->sentinel_awake, 1);

@@ -5,7 +5,8 @@ from cpython.object cimport PyObject
 from .clock cimport Clock, Timer, TimerHeap
 from .hub cimport Hub
 from .policy cimport Policy, Runnable
-from .slot cimport Postable, Slot, ThreadStack, Worker, outside, section, swapco_worker
+from .here cimport enter, enter_if_attached, fiber_here, outside, running, running_host, section, swapco_worker
+from .slot cimport Host, Postable, Slot
 from .switch cimport Backend, Stack, StackMain
 from .wait cimport wait_word
 
@@ -108,7 +109,7 @@ cdef class FiberCore(Postable):
     cdef object outcome(self)
 
 
-cdef class Dispatcher:
+cdef class Dispatcher(Host):
     cdef readonly Slot slot
     cdef readonly Clock clock
     cdef TimerHeap timers
@@ -116,8 +117,6 @@ cdef class Dispatcher:
     cdef object instruments
     # an error that has no fiber to go to: it leaves through the loop at the end of the drain
     cdef object fatal
-    # who runs now (borrowed: the scheduler holds every live fiber); NULL in the hub
-    cdef PyObject *current
     cdef list dirty
     cdef bint draining
     cdef bint drain_requested
@@ -166,21 +165,49 @@ cdef class Dispatcher:
     cdef int leave_to(self, FiberCore me, PyObject *following) except -1
     cdef bint poll_is_due(self) noexcept
     # what Lender adds
-    cdef int reattach(self, FiberCore f) except -1
     cdef int came_back(self, FiberCore f) except -1
     cdef int drop_starved(self, FiberCore f) except -1
 
 
-cdef int queue_append(WaitQueue *queue, FiberCore f) except -1
-cdef int queue_remove(FiberCore f) noexcept
-# Who runs now, for an operation of the scheduler or a primitive.  All but `fiber_here` enter a section in a thread
-# fiber, which waits for the slot first if it is detached; the caller ends it: `cdef section here = outside()`, `&here.worker`.
-cdef FiberCore running_fiber(str caller, swapco_worker **entered)
-cdef PyObject *running(str caller, swapco_worker **entered) except NULL
-cdef PyObject *fiber_here() noexcept
-cdef int enter(swapco_worker **entered) except -1
-cdef int enter_if_attached(swapco_worker **entered) except -1
-cdef Dispatcher running_dispatcher()
-cdef bint loop_runs_here() noexcept
-cdef int host(Worker worker) noexcept
-cdef int set_running(Dispatcher dispatcher) except -1
+cdef inline int queue_append(WaitQueue *queue, FiberCore f) noexcept:
+    f.queue = queue
+    f.queue_next = NULL
+    f.queue_prev = queue.tail
+    if queue.tail != NULL:
+        (<FiberCore>queue.tail).queue_next = <PyObject *>f
+    else:
+        queue.head = <PyObject *>f
+    queue.tail = <PyObject *>f
+    queue.count += 1
+    return 0
+
+
+cdef inline int queue_remove(FiberCore f) noexcept:
+    cdef WaitQueue *queue = f.queue
+    if queue == NULL:
+        return 0
+    if f.queue_prev != NULL:
+        (<FiberCore>f.queue_prev).queue_next = f.queue_next
+    else:
+        queue.head = f.queue_next
+    if f.queue_next != NULL:
+        (<FiberCore>f.queue_next).queue_prev = f.queue_prev
+    else:
+        queue.tail = f.queue_prev
+    queue.count -= 1
+    f.queue = NULL
+    f.queue_prev = f.queue_next = NULL
+    return 0
+
+
+# a loop or a worker begins in this thread: see _may_wait
+cdef int note_thread() noexcept
+
+
+# `running` and `running_host` (here.pyx), with their types
+cdef inline FiberCore running_fiber(str caller, swapco_worker **entered):
+    return <FiberCore>running(caller, entered)
+
+
+cdef inline Dispatcher running_dispatcher():
+    return <Dispatcher>running_host()

@@ -20,7 +20,7 @@ Invariants
 - Only the owner of the slot executes anything in this file, but for the first half of ``resume_fiber`` and of
   ``request_cancel``, which any thread may call: they win the wait record or set a flag, and post to the inbox.
 - A thread fiber owns the slot in sections (slot_word.h): every operation of every primitive opens one, in
-  ``running_fiber`` or ``enter``, and is in user code again when it returns.  No user code runs in a section.
+  ``running_fiber`` or ``enter`` (here.pyx), and is in user code again when it returns.  No user code runs in a section.
 - A fiber is in a wait queue only while BLOCKED.  Whoever wins its wait on the owner's side also takes it out.
 - Wait queues borrow their fibers: the scheduler holds every live one.
 - An exception is never thrown into a parked fiber (the thrower would be stranded): the fiber is made runnable,
@@ -33,12 +33,13 @@ import os
 from cpython.object cimport PyObject
 
 from .clock cimport NEVER_NS, Timer, deadline_after
+from .here cimport enter_if_attached, outside, section
 from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
-from .slot cimport Postable, Slot, Worker, outside, section, slot_enter, swapco_worker
+from .slot cimport Host, Postable
 from .states cimport *
 from .wait cimport *
 
-from .errors import CancelledError, InvalidStateError, NotInFiber
+from .errors import CancelledError, InvalidStateError
 from .reasons import describe
 
 cdef extern from *:
@@ -49,39 +50,6 @@ cdef enum:
 
 cdef unsigned long long _names = 0
 cdef object _ABSENT = object()
-
-
-# ---------------------------------------------------------------------------------------- wait queues
-
-cdef int queue_append(WaitQueue *queue, FiberCore f) except -1:
-    f.queue = queue
-    f.queue_next = NULL
-    f.queue_prev = queue.tail
-    if queue.tail != NULL:
-        (<FiberCore>queue.tail).queue_next = <PyObject *>f
-    else:
-        queue.head = <PyObject *>f
-    queue.tail = <PyObject *>f
-    queue.count += 1
-    return 0
-
-
-cdef int queue_remove(FiberCore f) noexcept:
-    cdef WaitQueue *queue = f.queue
-    if queue == NULL:
-        return 0
-    if f.queue_prev != NULL:
-        (<FiberCore>f.queue_prev).queue_next = f.queue_next
-    else:
-        queue.head = f.queue_next
-    if f.queue_next != NULL:
-        (<FiberCore>f.queue_next).queue_prev = f.queue_prev
-    else:
-        queue.tail = f.queue_prev
-    queue.count -= 1
-    f.queue = NULL
-    f.queue_prev = f.queue_next = NULL
-    return 0
 
 
 cdef class WaitTimer(Timer):
@@ -319,7 +287,7 @@ cdef class FiberCore(Postable):
 
 # --------------------------------------------------------------------------------------- dispatcher
 
-cdef class Dispatcher:
+cdef class Dispatcher(Host):
     """The scheduler as fibers and primitives see it."""
 
     # -- what Scheduler adds: who runs instead
@@ -344,11 +312,6 @@ cdef class Dispatcher:
 
     cdef bint poll_is_due(self) noexcept:
         return False
-
-    # -- what Lender adds: thread fibers
-
-    cdef int reattach(self, FiberCore f) except -1:
-        raise TypeError("Lender implements reattach")
 
     cdef int came_back(self, FiberCore f) except -1:
         raise TypeError("Lender implements came_back")
@@ -759,6 +722,12 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+cdef int note_thread() noexcept:
+    """Fibers run in the calling thread from now on."""
+    swapco_note_thread()
+    return 0
+
+
 cdef bint _collection_goes_on() except -1:
     """False if the end of it was missed, because somebody emptied the list of callbacks meanwhile."""
     if _note_collection in gc.callbacks:
@@ -804,112 +773,3 @@ cdef inline int _close_wait(Dispatcher s, FiberCore me) except -1:
     if me.timer is not None and me.timer._index >= 0:
         s.timers.disarm(me.timer)
     return wait_close(&me.wait)
-
-
-# ---------------------------------------------------------------------------------------- who runs now
-
-cdef extern from *:
-    """
-    /* The dispatcher whose loop runs in this kernel thread; borrowed: the running loop holds it. */
-    static __thread PyObject *swapco_running __attribute__((tls_model("initial-exec"))) = NULL;
-    /* The Worker that this kernel thread is, if it hosts thread fibers; borrowed: its thread holds it. */
-    static __thread PyObject *swapco_here __attribute__((tls_model("initial-exec"))) = NULL;
-    """
-    PyObject *swapco_running
-    PyObject *swapco_here
-
-
-cdef int set_running(Dispatcher dispatcher) except -1:
-    """The loop of ``dispatcher`` runs in this thread from now on; None: no loop does."""
-    global swapco_running
-    swapco_running = NULL if dispatcher is None else <PyObject *>dispatcher
-    swapco_note_thread()
-    return 0
-
-
-cdef bint loop_runs_here() noexcept:
-    """Does a loop with fibers run in this very thread?"""
-    return swapco_running != NULL
-
-
-cdef int host(Worker worker) noexcept:
-    """The calling thread is this worker from now on; None: it is no longer one."""
-    global swapco_here
-    swapco_here = NULL if worker is None else <PyObject *>worker
-    swapco_note_thread()
-    return 0
-
-
-cdef Dispatcher running_dispatcher():
-    """The dispatcher whose fibers this thread runs, or None."""
-    cdef PyObject *f
-    if swapco_running != NULL:
-        return <Dispatcher>swapco_running
-    f = fiber_here()
-    return None if f == NULL else (<FiberCore>f).scheduler
-
-
-cdef PyObject *fiber_here() noexcept:
-    """The fiber that runs in this thread, with or without the slot; NULL: none (or the hub does)."""
-    if swapco_running != NULL:
-        return (<Dispatcher>swapco_running).current
-    return NULL if swapco_here == NULL else (<Worker>swapco_here).fiber
-
-
-cdef int enter(swapco_worker **entered) except -1:
-    """Open a section, if a thread fiber calls; it waits for the slot first if it is detached."""
-    entered[0] = NULL
-    if swapco_here == NULL or swapco_running != NULL:
-        return 0
-    return _enter(entered)
-
-
-cdef int enter_if_attached(swapco_worker **entered) except -1:
-    """The same, but a detached fiber gets none: it acts like any other foreign thread."""
-    cdef swapco_worker *w
-    entered[0] = NULL
-    if swapco_here == NULL or swapco_running != NULL or (<Worker>swapco_here).fiber == NULL:
-        return 0
-    w = (<Worker>swapco_here).c
-    if w.depth == 0 and not slot_enter(w):
-        return 0
-    w.depth += 1
-    entered[0] = w
-    return 0
-
-
-cdef int _enter(swapco_worker **entered) except -1:
-    cdef PyObject *f = (<Worker>swapco_here).fiber
-    cdef swapco_worker *w = (<Worker>swapco_here).c
-    if f == NULL:
-        return 0
-    if w.depth == 0 and not slot_enter(w):
-        (<FiberCore>f).scheduler.reattach(<FiberCore>f)
-    w.depth += 1
-    entered[0] = w
-    return 0
-
-
-cdef FiberCore running_fiber(str caller, swapco_worker **entered):
-    """The fiber that runs now, for a function that is about to block it; NotInFiber if there is none."""
-    return <FiberCore>running(caller, entered)
-
-
-cdef PyObject *running(str caller, swapco_worker **entered) except NULL:
-    """The same, borrowed: it lives as long as it runs.  For what a switch cannot afford to count twice."""
-    cdef PyObject *d = swapco_running
-    entered[0] = NULL
-    if d != NULL and (<Dispatcher>d).current != NULL:
-        return (<Dispatcher>d).current
-    if d != NULL:
-        raise NotInFiber(
-            f"{caller}() would block the event loop: it was called from a loop callback or an asyncio task, "
-            "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
-        )
-    if swapco_here != NULL and (<Worker>swapco_here).fiber != NULL:
-        _enter(entered)
-        return (<Worker>swapco_here).fiber
-    raise NotInFiber(
-        f"{caller}() needs a fiber to block, and no swapco loop runs in this thread. "
-        "Call it from a function that was started by swapco.run(main) or swapco.spawn(fn)"
-    )

@@ -45,7 +45,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
 from .clock cimport Clock, Timer
-from .fiber cimport Dispatcher, FiberCore, host
+from .fiber cimport Dispatcher, FiberCore, note_thread
+from .here cimport host
 from .slot cimport SWAPCO_GIVEN_BACK, Slot, ThreadStack, Worker, slot_enter, slot_leave, swapco_lend_end
 from .states cimport *
 from .switch cimport Stack, thread_context_assign
@@ -60,6 +61,7 @@ cdef enum:
     LOOK_NS = 1_000_000_000
     IDLE_FLOOR = 4
     RESERVE_SHARE = 16
+    JOIN_S = 5
 
 _log = logging.getLogger("swapco")
 
@@ -164,12 +166,12 @@ cdef class Lender(Dispatcher):
         """Let the fiber that is ``current`` run on its worker; returns who runs next on home, or NULL: the hub."""
         cdef PyObject *following
         cdef swapco_lend_end end
+        if self.lending_timer._index < 0:
+            self.timers.arm(self.lending_timer, self.clock.now_ns() + LOOK_NS)
         if target.starts_detached:
             target.starts_detached = False
             self.start_detached(<FiberCore>self.current)
             return self.take()
-        if self.lending_timer._index < 0:
-            self.timers.arm(self.lending_timer, self.clock.now_ns() + LOOK_NS)
         end = self.slot.lend(target.worker)
         if self.slot.interrupt is not None:
             self.fatal = self.slot.interrupt
@@ -226,14 +228,14 @@ cdef class Lender(Dispatcher):
 
     # -- a detached fiber comes back
 
-    cdef int reattach(self, FiberCore f) except -1:
-        """By a detached fiber's thread: wait until its turn."""
+    cdef int reattach(self, Worker worker) except -1:
+        cdef FiberCore f = <FiberCore>worker.fiber
         cdef ThreadStack stack = <ThreadStack>f.stack
         if self.slot.is_void():
             raise _closed(f)
         stack.wants_slot = True
         self.slot.post(f)
-        if not self.slot.wait(stack.worker):
+        if not self.slot.wait(worker):
             stack.wants_slot = False
             raise _closed(f)
         if self.instruments is not None:
@@ -325,7 +327,9 @@ cdef class Lender(Dispatcher):
         cdef FiberCore f
         cdef PyObject *returned
         self.slot.worker_begins(me)
+        me.scheduler = <PyObject *>self
         host(me)
+        note_thread()
         try:
             while True:
                 if self.slot.wait(me):
@@ -499,11 +503,15 @@ cdef class Lender(Dispatcher):
     cdef int close_workers(self) except -1:
         """The loop is closed: idle threads end; others at the next thing that they ask of the slot."""
         cdef Worker worker
+        cdef list idle = self.idle_workers
+        self.idle_workers = []
+        self.timers.disarm(self.lending_timer)
         self.slot.void()
         for worker in self.slot.others:
             self.slot.stop(worker)
-        self.idle_workers.clear()
-        self.timers.disarm(self.lending_timer)
+        for worker in idle:
+            # they only have to wake up
+            worker.thread.join(JOIN_S)
         return 0
 
 

@@ -1,13 +1,15 @@
 from typing import Any
 
 from .clock import Clock
-from .fiber import Dispatcher, FiberCore
+from .fiber import FiberCore
 from .hub import Hub
 from .instrument import Instrument
+from .lending import Lender
 from .policy import Policy
+from .slot import Slot
 from .switch import Backend
 
-class Scheduler(Dispatcher):
+class Scheduler(Lender):
     main: FiberCore | None
     def __init__(
         self,
@@ -17,6 +19,7 @@ class Scheduler(Dispatcher):
         clock: Clock | None = None,
         fiber_type: type[FiberCore] = ...,
         backend: Backend | None = None,
+        slot: Slot | None = None,
     ) -> None: ...
     @property
     def live_count(self) -> int: ...
@@ -34,8 +37,4 @@ class Scheduler(Dispatcher):
     def drain_from_loop(self) -> None: ...
     def add_instrument(self, instrument: Instrument) -> None: ...
     def remove_instrument(self, instrument: Instrument) -> None: ...
-    def statistics(self) -> dict[str, int]: ...
-
-def block(timeout: float | None = None) -> Any: ...
-def resume(fiber: FiberCore, value: object = None) -> bool: ...
-def switch_to(fiber: FiberCore, value: object = None, timeout: float | None = None) -> Any: ...
+    def statistics(self) -> dict[str, float]: ...

@@ -42,22 +42,12 @@ from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
-from .clock cimport Clock, Timer, TimerHeap, deadline_after
-from .fiber cimport (
-    FiberCore,
-    Watcher,
-    enter_if_attached,
-    host,
-    loop_runs_here,
-    queue_remove,
-    running,
-    running_dispatcher,
-    set_running,
-)
+from .clock cimport Clock, Timer, TimerHeap
+from .fiber cimport FiberCore, Watcher, note_thread, queue_remove, running_dispatcher
+from .here cimport host, loop_runs_here, set_running
 from .lending cimport Lender
 from .policy cimport Fifo, Policy, linked_append, linked_take_first
-from .reasons cimport BLOCK
-from .slot cimport Slot, ThreadStack, outside, section
+from .slot cimport Slot, ThreadStack
 from .states cimport *
 from .switch cimport Stack, StackMain, thread_context_assign
 from .wait cimport wait_close
@@ -500,6 +490,7 @@ cdef class Scheduler(Lender):
         self.running = True
         self.hub_stack = self.backend.adopt()
         set_running(self)
+        note_thread()
 
     def unbind(self) -> None:
         """The loop stops running: idle stacks are unwound; live fibers stay, for the next run."""
@@ -747,50 +738,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-# ----------------------------------------------------------------------------------------- the verbs
-
-def block(timeout=None):
-    """Park the calling fiber until it is resumed; return the value that the resume gave.
-
-    A resume that came first left a token: block takes it and returns at once, without a switch.  ``timeout``
-    is in seconds (None: for ever); when it is over, TimeoutError is raised.  Other errors: CancelledError;
-    NotInFiber; ValueError for NaN.
-    """
-    cdef section here = outside()
-    cdef PyObject *me = running("block", &here.worker)
-    return (<FiberCore>me).scheduler.block_fiber(
-        <FiberCore>me, deadline_after((<FiberCore>me).scheduler.clock, timeout), BLOCK
-    )
-
-
-def resume(FiberCore fiber not None, value=None) -> bool:
-    """Make a fiber that is parked in ``block`` or ``switch_to`` runnable, or leave it a token.
-
-    True: the fiber was woken, or got a token that its next ``block`` returns.  False, and nothing changed: it
-    has a token already, it was resumed and has not run yet, or it is done.  A fiber that waits inside a
-    primitive is not disturbed: it gets a token.  From any thread; never blocks.
-    """
-    cdef section here = outside()
-    enter_if_attached(&here.worker)
-    return fiber.scheduler.resume_fiber(fiber, value)
-
-
-def switch_to(FiberCore fiber not None, value=None, timeout=None):
-    """Hand the slot straight to ``fiber`` and block: resume(fiber, value) and block(timeout) in one step.
-
-    The target runs next, before any other fiber.  Returns what the resume of the caller gives.  A caller that
-    holds a token goes on at once, and the target moves to the head of the run queue.  Errors:
-    InvalidStateError if the target is done; TimeoutError, CancelledError, NotInFiber as for ``block``;
-    RuntimeError for a fiber of another loop.
-
-    The primitive is what the FUTEX_SWAP patches of 2020 proposed for threads.
-    """
-    cdef section here = outside()
-    cdef PyObject *me = running("switch_to", &here.worker)
-    if fiber.scheduler is not (<FiberCore>me).scheduler:
-        raise RuntimeError(f"switch_to({fiber!r}): it belongs to another event loop")
-    return (<FiberCore>me).scheduler.switch_fiber(
-        <FiberCore>me, fiber, value, deadline_after((<FiberCore>me).scheduler.clock, timeout)
-    )

@@ -48,6 +48,8 @@ cdef class Postable(Runnable):
 
 cdef class Worker:
     cdef swapco_worker *c
+    # whose fibers it hosts (borrowed: its thread holds it)
+    cdef PyObject *scheduler
     cdef readonly unsigned long ident
     cdef readonly long native_id
     cdef readonly bint home
@@ -56,6 +58,13 @@ cdef class Worker:
     # the CPU that it is pinned to, or -1
     cdef int cpu
     cdef object thread
+
+
+# What runs fibers in a kernel thread: the base of the scheduler.
+cdef class Host:
+    # who runs now (borrowed: the scheduler holds every live fiber); NULL in the hub
+    cdef PyObject *current
+    cdef int reattach(self, Worker worker) except -1
 
 
 # What stands for a stack in a fiber that has a kernel thread of its own.

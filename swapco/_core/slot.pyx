@@ -143,6 +143,14 @@ cdef class Postable(Runnable):
     """What can be posted to an inbox: the base of a fiber."""
 
 
+cdef class Host:
+    """What runs fibers in a kernel thread."""
+
+    cdef int reattach(self, Worker worker) except -1:
+        """By the thread of a detached fiber: wait for its turn."""
+        raise TypeError(f"{type(self).__name__} does not implement reattach")
+
+
 cdef class ThreadStack(Stack):
     """Stands for a stack in a thread fiber: which worker has it, and where it stands with the slot."""
 

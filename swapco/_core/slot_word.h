@@ -23,7 +23,7 @@
  * nothing has happened: home needs the GIL to notice, and a worker that computes keeps it for milliseconds.
  *
  * Waiting. A worker that is not named by the word sleeps on an event counter of its own, with the word as the
- * predicate: load the counter, look at the word, say "sleeping", look again, sleep while the counter stands still.
+ * predicate: load the counter, say "sleeping", look at the word, sleep while the counter stands still.
  * A waker changes the word, adds to the counter, and makes the system call only if it reads "sleeping". No token is
  * consumed, so late and spurious wake-ups cannot be miscounted.
  *
@@ -69,7 +69,7 @@
     X(grant, "any", SCHED, "any", SCHED, "the owner", "store", "it hands the slot to another worker")            \
     X(leave, "worker", SCHED, "worker", USER, "the worker", "store", "it goes back to user code")                \
     X(enter, "worker", USER, "worker", SCHED, "the worker", "CAS", "it calls swapco, or its function ends")      \
-    X(revoke, "worker", USER, "home", REVOKED, "the detector, or home after a signal", "CAS",                    \
+    X(revoke, "worker", USER, "home", REVOKED, "the detector; home after a signal; a worker whose thread dies", "CAS",                    \
       "the worker has not been heard of for a tick")                                                             \
     X(take_back, "home", REVOKED, "worker", SCHED, "the worker", "CAS", "it calls swapco before home has noticed") \
     X(notice, "home", REVOKED, "home", SCHED, "home", "CAS", "it wakes up: the worker is detached from here on")

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ class TestRows:
 
     def test_sides_are_measured_alike(self) -> None:
         for each in rows.ROWS:
-            assert (each.ours.kind, each.ours.load) == (each.peer.kind, each.peer.load)
+            if isinstance(each.peer, rows.Variant):
+                assert (each.ours.kind, each.ours.load) == (each.peer.kind, each.peer.load)
 
     def test_a_round_measures_each_variant_once_and_swapco_first(self) -> None:
         order = rows.variants(rows.select(["sleep-*"]))
@@ -95,6 +97,21 @@ class TestStatistics:
         assert outcome.passed is passed
         assert report.verdict(outcome) == verdict
 
+    def test_a_bound_is_the_same_in_each_round(self) -> None:
+        bounded = replace(row(1.0), peer=rows.Bound(5.0))
+        ours = samples(4.0, None, 6.0)
+        outcome = report.result(bounded, ours, report.peer_samples(bounded, {OURS: ours}))
+        assert (outcome.ratios, outcome.peer, outcome.passed) == ((0.8, 1.2), 5.0, True)
+        assert rows.variants([bounded]) == [OURS]
+
+    @pytest.mark.parametrize(("peer", "cpus", "applies"), [(30.0, 2, True), (29.0, 2, False), (30.0, 1, False)])
+    def test_a_bar_that_does_not_apply_is_no_verdict(self, peer: float, cpus: int, applies: bool) -> None:
+        conditional = replace(row(0.1), peer_from_ns=30.0, cpus=2)
+        outcome = report.result(conditional, samples(10.0), samples(peer), cpus)
+        assert (outcome.bar, outcome.passed) == ((0.1, False) if applies else (None, None))
+        assert (outcome.reason is None) is applies
+        assert cli.status_of([outcome], strict=True, interrupted=False) == applies
+
     def test_an_error_never_passes(self) -> None:
         broken = samples(1.0, None)
         broken.error = "it crashed"
@@ -126,6 +143,14 @@ class TestStatistics:
                 pass
             lap.cpu_ns, lap.wall_ns = cpu_ns, 2 * cpu_ns
         assert laps.result() == {"value": 2.0, "wall_ns": 4.0}
+
+    def test_laps_in_wall_time(self) -> None:
+        laps = Laps(repeats=1)
+        for lap in laps:
+            with lap(1):
+                pass
+            lap.cpu_ns, lap.wall_ns = 10, 20
+        assert laps.wall_result() == {"value": 20.0, "cpu_ns": 10.0}
 
     def test_a_lap_that_was_not_timed_is_an_error(self) -> None:
         with pytest.raises(RuntimeError, match="untimed"):

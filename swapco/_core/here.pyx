@@ -1,0 +1,120 @@
+"""Who runs in the calling kernel thread, and sections.
+
+A kernel thread is the home worker of a running loop, or the worker of a thread fiber, or neither; two thread-local
+pointers say so.  A worker may run a loop of its own inside a thread fiber (``asyncio.run`` in ``to_thread``): then the
+loop counts.
+
+Sections.  An operation of a primitive is one scheduler section: it must own the slot from its first look at the state
+to its last change.  On the home worker that is so by itself.  A thread fiber *enters*: by one compare-and-swap it says
+that it is inside the scheduler, where it cannot be revoked; if it was detached, it waits for its turn first.  It leaves
+when the function returns, whichever way, because the section is a C variable with a clean-up (slot_word.h):
+
+    cdef section here = outside()                            the first statement of the function
+    cdef FiberCore me = running_fiber("X", &here.worker)     or: enter(&here.worker)
+
+Sections nest.  User code (predicates, callbacks) is called outside of them: it may block in the kernel.
+"""
+
+from cpython.object cimport PyObject
+
+from .slot cimport Host, Worker, slot_enter, swapco_worker
+
+from .errors import NotInFiber
+
+cdef extern from *:
+    """
+    /* The scheduler whose loop runs in this kernel thread; borrowed: the running loop holds it. */
+    static __thread PyObject *swapco_running __attribute__((tls_model("initial-exec"))) = NULL;
+    /* The Worker that this kernel thread is, if it hosts thread fibers; borrowed: its thread holds it. */
+    static __thread PyObject *swapco_here __attribute__((tls_model("initial-exec"))) = NULL;
+    """
+    PyObject *swapco_running
+    PyObject *swapco_here
+
+
+cdef int set_running(Host scheduler) noexcept:
+    """The loop of ``scheduler`` runs in this thread from now on; None: no loop does."""
+    global swapco_running
+    swapco_running = NULL if scheduler is None else <PyObject *>scheduler
+    return 0
+
+
+cdef int host(Worker worker) noexcept:
+    """The calling thread is this worker from now on; None: it is no longer one."""
+    global swapco_here
+    swapco_here = NULL if worker is None else <PyObject *>worker
+    return 0
+
+
+cdef bint loop_runs_here() noexcept:
+    """Does a loop with fibers run in this very thread?"""
+    return swapco_running != NULL
+
+
+cdef Host running_host():
+    """The scheduler whose fibers this thread runs, or None."""
+    if swapco_running != NULL:
+        return <Host>swapco_running
+    if swapco_here != NULL and (<Worker>swapco_here).fiber != NULL:
+        return <Host>(<Worker>swapco_here).scheduler
+    return None
+
+
+cdef PyObject *fiber_here() noexcept:
+    """The fiber that runs in this thread, with or without the slot; NULL: none (or the hub does)."""
+    if swapco_running != NULL:
+        return (<Host>swapco_running).current
+    return NULL if swapco_here == NULL else (<Worker>swapco_here).fiber
+
+
+cdef int enter(swapco_worker **entered) except -1:
+    """Open a section, if a thread fiber calls; it waits for the slot first if it is detached."""
+    entered[0] = NULL
+    if swapco_here == NULL or swapco_running != NULL or (<Worker>swapco_here).fiber == NULL:
+        return 0
+    return _enter(<Worker>swapco_here, entered)
+
+
+cdef int enter_if_attached(swapco_worker **entered) except -1:
+    """The same, but a detached fiber gets none: it acts like any other foreign thread."""
+    cdef swapco_worker *w
+    entered[0] = NULL
+    if swapco_here == NULL or swapco_running != NULL or (<Worker>swapco_here).fiber == NULL:
+        return 0
+    w = (<Worker>swapco_here).c
+    if w.depth == 0 and not slot_enter(w):
+        return 0
+    w.depth += 1
+    entered[0] = w
+    return 0
+
+
+cdef int _enter(Worker worker, swapco_worker **entered) except -1:
+    cdef swapco_worker *w = worker.c
+    if w.depth == 0 and not slot_enter(w):
+        (<Host>worker.scheduler).reattach(worker)
+    w.depth += 1
+    entered[0] = w
+    return 0
+
+
+cdef PyObject *running(str caller, swapco_worker **entered) except NULL:
+    """The fiber that runs now, for a function that is about to block it; NotInFiber if there is none.
+
+    Borrowed: it lives as long as it runs, and a switch cannot afford to count it twice."""
+    cdef PyObject *d = swapco_running
+    entered[0] = NULL
+    if d != NULL and (<Host>d).current != NULL:
+        return (<Host>d).current
+    if d != NULL:
+        raise NotInFiber(
+            f"{caller}() would block the event loop: it was called from a loop callback or an asyncio task, "
+            "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
+        )
+    if swapco_here != NULL and (<Worker>swapco_here).fiber != NULL:
+        _enter(<Worker>swapco_here, entered)
+        return (<Worker>swapco_here).fiber
+    raise NotInFiber(
+        f"{caller}() needs a fiber to block, and no swapco loop runs in this thread. "
+        "Call it from a function that was started by swapco.run(main) or swapco.spawn(fn)"
+    )
