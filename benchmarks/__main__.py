@@ -1,7 +1,7 @@
 """The command line: ``python -m benchmarks``, from the root of the repository.
 
-    python -m benchmarks                      every row, 7 rounds: about 6 minutes
-    python -m benchmarks --quick              every row, 3 short rounds: about 50 s, only for a first look
+    python -m benchmarks                      every row, 7 rounds: about 8 minutes
+    python -m benchmarks --quick              every row, 3 short rounds: about 80 s, only for a first look
     python -m benchmarks --only 'echo-*' switch --rounds 11 --json out.json
 
 Exit status: 0 when everything was measured, whether or not the bars were met; 1 when a measurement failed

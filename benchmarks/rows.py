@@ -105,6 +105,7 @@ SPAWN = "spawn and join"
 THREADS = "switch_to between two thread fibers"
 MIXED = "switch_to, a fiber and a thread fiber"
 OFFLOAD = "to_thread of an empty function"
+CPUS = "wall time for 1 s of CPU time, two threads in C"
 
 _sleep = _laps("sleep_zero.on_swapco")
 _queues = _laps("queue_round_trip.on_swapco")
@@ -115,6 +116,7 @@ _mixed = _unpinned("thread_switch.on_swapco_mixed")
 _locks_pinned = _wall("thread_switch.on_locks")
 _locks = _unpinned("thread_switch.on_locks")
 _offload = _unpinned("offload.on_swapco")
+_two_cpus = _unpinned("two_cpus.on_swapco", "one")
 
 # Rows that share a variant stand together: it is measured once a round, next to both peers.
 ROWS = (
@@ -181,10 +183,8 @@ ROWS = (
         "thread-sleepers-new", "the same, ten thread fibers in time.sleep", "5 ms",
         _unpinned("sleepers.beside_thread_fibers", "one"), Bound(5e6), None,
     ),
-    Row(
-        "thread-cpus", "wall time for 1 s of CPU time, two threads in C", "1.5 CPUs",
-        _unpinned("two_cpus.on_swapco", "one"), Bound(1e9 / 1.5), 1.0, cpus=2,
-    ),
+    Row("thread-cpus", CPUS, "1.5 CPUs", _two_cpus, Bound(1e9 / 1.5), 1.0, cpus=2),
+    Row("thread-cpus-plain", CPUS, "threading", _two_cpus, _unpinned("two_cpus.on_threads", "one"), None),
     Row(
         "thread-memory", "memory of a parked thread fiber", "threading.Thread",
         _memory("parked_memory.on_swapco_threads"), _memory("parked_memory.on_threads"), None,

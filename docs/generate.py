@@ -1,4 +1,4 @@
-"""What the documentation takes from the code: the states of a fiber, and the floors.
+"""What the documentation takes from the code: the states of a fiber, the slot's protocol, and the floors.
 
     python docs/generate.py             rewrite those parts
     python docs/generate.py --check     status 1 if one of them is out of date (the tests run this)
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -43,6 +44,43 @@ def diagram() -> str:
     return table(rows)
 
 
+def slot() -> str:
+    """The modes of the slot word, and every change of it."""
+    from swapco._core.slot import MODES, TRANSITIONS
+
+    modes = [("mode", "meaning"), *((f"`{name}`", meaning) for name, meaning in MODES)]
+    rows = [("transition", "from", "to", "who", "how", "when")]
+    rows += [
+        (
+            f"`{step.name}`", f"{step.owner_before}, {step.mode_before}", f"{step.owner_after}, {step.mode_after}",
+            step.actor, step.how, step.cause,
+        )
+        for step in TRANSITIONS
+    ]  # fmt: skip
+    return f"{table(modes)}\n\n{table(rows)}"
+
+
+def slot_diagram() -> str:
+    """The same as a diagram: a node for each side that may own the slot, in each mode that it may be in."""
+    from swapco._core.slot import TRANSITIONS
+
+    arrows = []
+    for step in TRANSITIONS:
+        for before, after in itertools.product(_sides(step.owner_before), _sides(step.owner_after)):
+            if before == after == "home" and step.mode_before == step.mode_after:
+                continue  # there is one home
+            other = " to another worker" if (before, step.mode_before) == (after, step.mode_after) else ""
+            arrows.append((f"{before}_{step.mode_before}", f"{after}_{step.mode_after}", step.name + other))
+    nodes = dict.fromkeys(node for arrow in arrows for node in arrow[:2])
+    lines = [f"    {node} : {node.replace('_', ', ')}" for node in nodes]
+    lines += [f"    {before} --> {after} : {what}" for before, after, what in arrows]
+    return "```mermaid\nstateDiagram-v2\n    direction LR\n" + "\n".join(lines) + "\n```"
+
+
+def _sides(owner: str) -> tuple[str, ...]:
+    return ("home", "worker") if owner == "any" else (owner,)
+
+
 def floors() -> str:
     """The floors as they stand, the top one first."""
     lines = []
@@ -68,6 +106,7 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 GENERATED = {
     "semantics.md": {"states": states, "matrix": diagram},
+    "futex-swap.md": {"slot": slot, "slot-diagram": slot_diagram},
     "HACKING.md": {"floors": floors},
 }
 

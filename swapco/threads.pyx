@@ -18,17 +18,20 @@ Rejected: always handing off (a thread pool: 30 times the cost for the calls tha
 import functools
 import inspect
 
+cimport cython
+
 from cpython.object cimport PyObject
 
 from ._core.fiber cimport FiberCore, enter, enter_if_attached, fiber_here, outside, running_fiber, section
 from ._core.scheduler cimport Scheduler
 from ._core.slot cimport ThreadStack
+from ._core.states cimport DONE
 from ._loop.task cimport Fiber, new_fiber
 from .tasks cimport on_thread
 
 cdef extern from "Python.h":
     bint PyFunction_Check(object o)
-    object PyFunction_GET_CODE(object o)
+    PyObject *PyFunction_GET_CODE(object o)
 
 cdef enum:
     # the score from which a callable is known to block, and how far it goes
@@ -36,41 +39,80 @@ cdef enum:
     HIGHEST = 4
     REMEMBERED = 1024
 
-# callables that have blocked, by what `_key` says of them
+
+@cython.final
+cdef class _Score:
+    """Of one callable."""
+
+    # what `code_of` says of it: held, so that its address stays its own
+    cdef object code
+    cdef int score
+
+
+# callables that have blocked: by the address of their code, for hashing code hashes all of it
 cdef dict _scores = {}
 
 
-cdef object _key(object fn):
+cdef object code_of(object fn):
     """What has a history: the code behind a callable."""
     if PyFunction_Check(fn):
-        return PyFunction_GET_CODE(fn)
+        return <object>PyFunction_GET_CODE(fn)
     if isinstance(fn, functools.partial):
-        return _key(fn.func)
+        return code_of(fn.func)
     function = getattr(fn, "__func__", None)
     if function is not None:
-        return _key(function)
-    if inspect.isbuiltin(fn):
+        return code_of(function)
+    if inspect.isbuiltin(fn) and not inspect.ismodule(fn.__self__):
         # a bound one is made anew at each access
-        owner = fn.__self__
-        return (None if inspect.ismodule(owner) else type(owner), fn.__name__, getattr(fn, "__module__", None))
-    return type(fn)
+        return getattr(type(fn.__self__), fn.__name__, fn)
+    return fn if inspect.isbuiltin(fn) else type(fn)
 
 
-cdef int _learn(object key, int score, bint blocked) except -1:
-    score += 1 if blocked else -1
-    if score <= 0:
-        _scores.pop(key, None)
+cdef int score_of(object fn) except -1:
+    cdef _Score known
+    cdef object code
+    if not _scores:
         return 0
-    if key not in _scores and len(_scores) >= REMEMBERED:
-        # the oldest
-        del _scores[next(iter(_scores))]
-    _scores[key] = min(score, HIGHEST)
+    code = code_of(fn)
+    known = _scores.get(<size_t><PyObject *>code)
+    return 0 if known is None else known.score
+
+
+cdef int learn(object fn, bint blocked) except -1:
+    """A call of ``fn`` has ended, or its caller has left."""
+    cdef object code
+    cdef object key
+    cdef _Score known
+    if not blocked and not _scores:
+        return 0
+    code = code_of(fn)
+    key = <size_t><PyObject *>code
+    known = _scores.get(key)
+    if known is None:
+        if not blocked:
+            return 0
+        if len(_scores) >= REMEMBERED:
+            # the oldest
+            del _scores[next(iter(_scores))]
+        known = _Score()
+        known.code = code
+        _scores[key] = known
+    if blocked:
+        known.score = min(known.score + 1, HIGHEST)
+    else:
+        known.score -= 1
+        if known.score == 0:
+            del _scores[key]
     return 0
 
 
-def known_blockers() -> dict:
-    """The callables that have blocked in ``to_thread``, with their scores: 2 and more are handed off at once."""
-    return dict(_scores)
+def known_blockers() -> list:
+    """The code that has blocked in ``to_thread``, as pairs with its score: from 2 on it is handed off at once.
+
+    Code is a code object, a builtin function or method, or the type of another callable.
+    """
+    cdef _Score known
+    return [(known.code, known.score) for known in _scores.values()]
 
 
 def forget_blockers() -> None:
@@ -92,8 +134,6 @@ def to_thread(func, /, *args, **kwargs):
     cdef Scheduler s = <Scheduler>me.scheduler
     cdef Fiber call
     cdef ThreadStack stack
-    cdef object key
-    cdef int score = 0
     if not callable(func) or inspect.iscoroutinefunction(func):
         raise TypeError(
             f"to_thread() takes a function and its arguments, not {func!r}"
@@ -102,22 +142,16 @@ def to_thread(func, /, *args, **kwargs):
     if me.cancel_pending:
         s.raise_cancel(me)
     s.may_wait(me)
-    key = _key(func)
-    if _scores:
-        score = _scores.get(key, 0)
     call = new_fiber(s, functools.partial(func, **kwargs) if kwargs else func, args, None, None)
     stack = on_thread(s, call)
     stack.is_call = True
-    stack.starts_detached = score >= KNOWN
+    stack.starts_detached = score_of(func) >= KNOWN
     s.spawn_fiber(call)
     try:
         s.call_fiber(me, call)
     finally:
-        # a caller that left early has learned that it blocks
-        if stack.blocked or call.stack is not None:
-            _learn(key, score, True)
-        elif score:
-            _learn(key, score, False)
+        # if it has not ended, its caller did not want to wait
+        learn(func, stack.blocked or call._state != DONE)
     return call.outcome()
 
 

@@ -6,6 +6,7 @@ place by the first, and through ``to_thread`` or in a thread fiber of its own by
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import threading
@@ -318,6 +319,31 @@ class Blocks(Tools):
         finally:
             for fiber in ring:
                 fiber.cancel()
+
+    def do_garbage(self) -> None:
+        """Collections on every thread, with finalizers that leave tokens."""
+        me = swapco.current_fiber()
+        left: list[bool] = []
+
+        class Knot:
+            def __init__(self) -> None:
+                self.itself = self
+
+            def __del__(self) -> None:
+                left.append(swapco.resume(me, left))
+
+        def collect() -> None:
+            for _ in range(self.dice.randint(1, 5)):
+                Knot()
+            gc.collect(self.dice.randrange(3))
+
+        gc.set_threshold(self.dice.choice((50, 700, 2000)), 10, 10)
+        self.on_thread(collect)
+        try:
+            while True:
+                check(swapco.block(0.001) is left, "a token that nobody left")
+        except TimeoutError:
+            pass
 
     def do_abandoned_call(self) -> None:
         """A time limit on a call that blocks: the caller leaves at once, the call runs to its end."""

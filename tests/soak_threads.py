@@ -25,8 +25,8 @@ from swapco.lowlevel import Slot
 
 #: Steps for the event loop's thread alone.
 AT_HOME = {"do_executor"}
-#: Steps about one thread: its stack, its hooks, its greenlets.
-NOT_HERE = {"do_recursion_error", "do_c_recursion", "do_dealloc", "do_trace", "do_frames", "do_greenlets"}
+#: Steps about one thread: its stack, its hooks, its greenlets; or that stop all collections in between.
+NOT_HERE = {"do_recursion_error", "do_c_recursion", "do_collect", "do_dealloc", "do_trace", "do_frames", "do_greenlets"}
 
 
 class ThreadWorker(Blocks, soak.Worker):

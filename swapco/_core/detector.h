@@ -64,6 +64,19 @@ static inline void detector_rouse(_Atomic int32_t *awake)
     }
 }
 
+/* The slot was revoked: home must get its CPU, also if the worker computes there and the kernel would let it go on.  The
+ * worker may be back already; it is placed again then (Slot.place). */
+static void detector_make_room(swapco_slot *s, slot_word revoked)
+{
+    swapco_worker *w = atomic_load(&s->granted);
+    int32_t tid = w == NULL ? 0 : atomic_load(&w->tid);
+    if (atomic_load(&s->cpu) < 0 || tid == 0 || w->id != slot_word_owner(revoked))
+        return;
+    atomic_store(&w->displaced, 1);
+    sched_setaffinity(tid, sizeof s->others, &s->others);
+    sched_setaffinity(tid, sizeof s->allowed, &s->allowed);
+}
+
 static void *detector_monitor(void *argument)
 {
     swapco_slot *s = (swapco_slot *)argument;
@@ -82,6 +95,7 @@ static void *detector_monitor(void *argument)
                 if (slot_revoke(s, now)) {
                     atomic_fetch_add(&s->revoked_by_monitor, 1);
                     slot_wake(s->home);
+                    detector_make_room(s, now);
                 }
             } else if (detector_is_idle(now))
                 idle++;

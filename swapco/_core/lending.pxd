@@ -11,6 +11,8 @@ from .switch cimport Stack
 cdef class Lender(Dispatcher):
     # who runs next on the home worker, when a worker gives the slot back; NULL: the hub
     cdef PyObject *home_target
+    # idle stacks of the home worker, the one used last at the end
+    cdef list pool
     # workers without a fiber, the one used last at the end; the fewest there were since the last look
     cdef list idle_workers
     cdef Py_ssize_t idle_low

@@ -155,8 +155,13 @@ cdef class Lender(Dispatcher):
     cdef int lend_until_home(self, ThreadStack target, Stack leaving) noexcept:
         """Lend the slot, again and again, until home is to go on; then go on there.  ``leaving``: where home is."""
         cdef PyObject *to = <PyObject *>target
+        cdef unsigned long long detaches
         while True:
+            detaches = self.detaches
             to = self.stack_for(self.lend(<ThreadStack>to))
+            if self.instruments is not None and self.detaches != detaches:
+                # nobody gave the slot on
+                self.note_switch(None)
             if to == <PyObject *>leaving:
                 return 0
             if not isinstance(<object>to, ThreadStack):
@@ -304,14 +309,18 @@ cdef class Lender(Dispatcher):
             if not (<ThreadStack>(<FiberCore>following).stack).starts_detached:
                 if (<FiberCore>following)._state != NEW or self.find_worker(<FiberCore>following):
                     to = (<ThreadStack>(<FiberCore>following).stack).worker
-        if to is None:
+        if to is not None:
+            self.current = following
+        else:
             self.home_target = following
             self.current = NULL
             to = self.slot.home
-        else:
-            self.current = following
+            if following != NULL and ((<FiberCore>following).threaded or (
+                (<FiberCore>following)._state == NEW and not self.pool
+            )):
+                following = NULL  # only the hub can start it
         if self.instruments is not None:
-            self.note_switch(leaving)
+            self.note("before_switch", leaving, None if following == NULL else <object>following)
         return self.slot.hand(me, to, wait)
 
     cdef int give_up(self, FiberCore me) except -1:

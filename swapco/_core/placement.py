@@ -27,11 +27,14 @@ class Placement:
     def __init__(self) -> None:
         self._rests_until = 0.0
         self._refused = len(allowed_cpus()) < 2
+        #: the CPUs that the process might use when the last one was chosen
+        self.allowed: frozenset[int] = frozenset()
 
     def choose(self, home: int) -> int:
         """Pin home, which calls this, to the CPU it runs on: that CPU, or -1 if it is to stay unpinned."""
         if self._refused or time.monotonic() < self._rests_until:
             return -1
+        self.allowed = allowed_cpus()
         cpu = current_cpu()
         return cpu if self.bring(home, cpu) else -1
 

@@ -25,8 +25,7 @@ cdef class Scheduler(Lender):
     cdef PyObject *front
     cdef PyObject *live
     cdef readonly Py_ssize_t live_count
-    # idle stacks, the one used last at the end; the fewest there were since the pool's last decay
-    cdef list pool
+    # the fewest idle stacks there were since the pool's last decay
     cdef Py_ssize_t pool_low
     cdef Timer pool_timer
     # a loop runs it, in the home worker

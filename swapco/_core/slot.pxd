@@ -15,10 +15,13 @@ cdef extern from "slot_word.h" nogil:
         uint64_t left
         int32_t order
         int32_t ended
+        int32_t displaced
+        int32_t tid
     ctypedef struct swapco_slot:
         uint64_t word
         swapco_worker *home
         int32_t cpu
+        swapco_worker *granted
         int sentinel_runs
         uint64_t taken_back
         uint64_t ticks
@@ -55,8 +58,8 @@ cdef class Worker:
     cdef readonly bint home
     # what it hosts (borrowed: the scheduler holds every live fiber), or NULL
     cdef PyObject *fiber
-    # the CPU that it is pinned to, or -1
-    cdef int cpu
+    # which of the slot's placements it was pinned for; 0: it is not
+    cdef unsigned int placement
     cdef object thread
 
 
@@ -101,8 +104,9 @@ cdef class Slot:
     cdef object placement
     # what a signal handler raised in the middle of a handoff
     cdef object interrupt
-    # the CPU that the workers share now, or -1
+    # the CPU that the workers share now, or -1; how many times one was chosen
     cdef int cpu
+    cdef unsigned int placements
     # a scheduler has it
     cdef bint taken
     cdef bint closed

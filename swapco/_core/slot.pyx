@@ -92,8 +92,19 @@ cdef extern from "detector.h" nogil:
 cdef extern from *:
     """
     static int swapco_worker_key_new(void) { return pthread_key_create(&swapco_worker_key, slot_worker_ends); }
+    static inline void swapco_no_cpus(swapco_slot *s) { CPU_ZERO(&s->others); CPU_ZERO(&s->allowed); }
+    static inline void swapco_add_cpu(swapco_slot *s, int number, int shared)
+    {
+        if (number >= CPU_SETSIZE)
+            return;
+        CPU_SET(number, &s->allowed);
+        if (number != shared)
+            CPU_SET(number, &s->others);
+    }
     static inline void swapco_worker_is_here(swapco_worker *w) { pthread_setspecific(swapco_worker_key, w); }
     """
+    void swapco_no_cpus(swapco_slot *s)
+    void swapco_add_cpu(swapco_slot *s, int number, int shared)
     int swapco_worker_key_new()
     void swapco_worker_is_here(swapco_worker *w)
 
@@ -157,9 +168,6 @@ cdef class ThreadStack(Stack):
 
 cdef class Worker:
     """A kernel thread that hosts fibers."""
-
-    def __cinit__(self, *args, **kwargs):
-        self.cpu = -1
 
     def __dealloc__(self):
         if self.c != NULL and not self.home:
@@ -315,6 +323,7 @@ cdef class Slot:
                 # also if a signal handler raised: it waits for the slot, like any other idle worker
                 worker.ident = worker.thread.ident
                 worker.native_id = worker.thread.native_id or 0
+                worker.c.tid = worker.native_id
                 self.others.append(worker)
         return worker
 
@@ -397,8 +406,9 @@ cdef class Slot:
         cdef swapco_lend_end end
         cdef bint handles_signals = self.handles_signals
         cdef int signalled = 0
-        if self.placement is not None and (self.cpu < 0 or to.cpu != self.cpu):
+        if self.placement is not None and (self.cpu < 0 or to.placement != self.placements or w.displaced):
             self.place(to)
+        c.granted = w
         self.lends += 1
         self.owner_ident = to.ident
         slot_grant(c, SWAPCO_HOME, w.id)
@@ -420,8 +430,9 @@ cdef class Slot:
         cdef swapco_worker *mine = me.c
         cdef swapco_worker *w = to.c
         cdef bint named = True
-        if self.cpu >= 0 and to.cpu != self.cpu and not to.home:
+        if self.cpu >= 0 and (to.placement != self.placements or w.displaced) and not to.home:
             self.place(to)
+        self.c.granted = w
         self.handoffs += 1
         self.owner_ident = to.ident
         slot_grant(self.c, mine.id, w.id)
@@ -449,15 +460,22 @@ cdef class Slot:
         """Pin a worker that is about to get the slot to the CPU of the others."""
         if self.cpu < 0:
             self.cpu = self.ask_placement("choose", self.home.native_id)
+            if self.cpu < 0:
+                return 0
+            self.placements += 1
+            fill_masks(self.c, self.placement.allowed, self.cpu)
             self.c.cpu = self.cpu
-        if self.cpu >= 0 and self.ask_placement("bring", worker.native_id, self.cpu):
-            worker.cpu = self.cpu
+        # moved away by the detector, perhaps, and back in time
+        worker.c.displaced = 0
+        if self.ask_placement("bring", worker.native_id, self.cpu):
+            worker.placement = self.placements
         return 0
 
     cdef int displace(self, Worker worker) noexcept:
         """A worker was detached: it runs in parallel from here on."""
-        if worker.cpu >= 0:
-            worker.cpu = -1
+        if worker.placement:
+            worker.placement = 0
+            worker.c.displaced = 0
             self.ask_placement("let_go", worker.native_id)
         return 0
 
@@ -508,6 +526,14 @@ cdef class Slot:
         item.posted = False
         Py_DECREF(item)
         return item
+
+
+cdef int fill_masks(swapco_slot *c, allowed, int cpu) except -1:
+    """For the detector, which cannot ask Python."""
+    swapco_no_cpus(c)
+    for number in allowed:
+        swapco_add_cpu(c, number, cpu)
+    return 0
 
 
 def _after_fork_in_child() -> None:

@@ -140,6 +140,8 @@ typedef struct swapco_worker {
     _Atomic int32_t sleeping;
     _Atomic int32_t order; /* what else ends its wait: see slot_wait */
     _Atomic int32_t ended; /* its kernel thread is gone */
+    _Atomic int32_t displaced; /* the detector has moved it off the slot's CPU */
+    _Atomic int32_t tid;
     /* the rest is the worker's own */
     alignas(SWAPCO_CACHE_LINE) struct swapco_slot *slot;
     int id;
@@ -154,6 +156,10 @@ typedef struct swapco_slot {
     _Atomic int32_t references; /* the Slot, and the detector's threads */
     _Atomic int32_t closed;
     _Atomic int32_t cpu; /* the one that the workers share, or -1 */
+    cpu_set_t others;    /* those that a worker may be moved to from there */
+    cpu_set_t allowed;
+    /* who was granted the slot last: a hint, never freed (invariant 3) */
+    _Atomic(swapco_worker *) granted;
     _Atomic uint64_t taken_back;
     /* the detector's, see there */
     alignas(SWAPCO_CACHE_LINE) _Atomic int32_t monitor_awake;
@@ -177,6 +183,8 @@ static swapco_worker *swapco_worker_new(swapco_slot *slot, int id)
         memset(w, 0, sizeof *w); /* counters of reused ones go on: a late waker may still add to them */
     atomic_store(&w->order, SWAPCO_NO_ORDER);
     atomic_store(&w->ended, 0);
+    atomic_store(&w->displaced, 0);
+    atomic_store(&w->tid, 0);
     w->slot = slot;
     w->id = id;
     w->depth = 0;

@@ -22,7 +22,7 @@ from .._core.fiber cimport FORWARDED, NOT_FORWARDED, STAYS_PENDING, FiberCore, o
 from .._core.clock cimport NEVER_NS
 from .._core.reasons cimport JOIN
 from .._core.scheduler cimport Scheduler
-from .._core.states cimport DONE
+from .._core.states cimport DONE, NEW
 from .poller cimport PollingHub
 
 from .._core.errors import CancelledError
@@ -217,6 +217,8 @@ def at_home(fn, tuple args):
     """Call ``fn(*args)`` on the event loop's thread, for a thread fiber: the inside of ``from_thread.run``."""
     cdef section here = outside()
     cdef FiberCore me = running_fiber("from_thread.run", &here.worker)
+    if me.cancel_pending:
+        me.scheduler.raise_cancel(me)
     if not me.threaded:
         raise RuntimeError(
             "from_thread.run() was called by a fiber on the event loop's thread: call the function directly, or spawn() it"
@@ -224,13 +226,34 @@ def at_home(fn, tuple args):
     return _at_home(me, fn, args, f"from_thread.run of {me.name}")
 
 
+cdef class _AtHome:
+    """What the helper calls."""
+
+    cdef FiberCore helper
+    cdef object fn
+    cdef tuple args
+    # the thread fiber was cancelled before the helper began
+    cdef bint cancelled
+    cdef object message
+
+    def __call__(self):
+        cdef FiberCore helper = self.helper
+        self.helper = None
+        if self.cancelled:
+            helper.request_cancel(self.message)
+        return self.fn(*self.args)
+
+
 cdef object _at_home(FiberCore me, object fn, tuple args, str name):
     """A thread fiber waits for an ordinary one, which runs ``fn`` in the same context."""
     cdef Scheduler s = <Scheduler>me.scheduler
     cdef FiberCore helper
+    cdef _AtHome call = _AtHome.__new__(_AtHome)
     cdef bint cancelled = False
     cdef object message = None
-    helper = s.fiber_type(s, fn, args, name=name, context=me.context)
+    call.fn = fn
+    call.args = args
+    helper = call.helper = s.fiber_type(s, call, (), name=name, context=me.context)
     s.spawn_fiber(helper)
     while helper._state != DONE:
         try:
@@ -239,7 +262,11 @@ cdef object _at_home(FiberCore me, object fn, tuple args, str name):
             # as in asyncio: it is for what is awaited, and comes out of that
             cancelled = True
             message = caught.args[0] if caught.args else None
-        if cancelled and helper._state != DONE:
+        if cancelled and helper._state == NEW:
+            # it begins all the same: the thread fiber is in the middle of its call already
+            call.cancelled = True
+            call.message = message
+        elif cancelled and helper._state != DONE:
             helper.request_cancel(message)
     if cancelled and helper.exception_value is None:
         me.cancel_pending = True

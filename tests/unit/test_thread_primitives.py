@@ -80,13 +80,12 @@ def test_a_lock_knows_its_owner(first: bool, second: bool) -> None:
         return [
             outcome(lambda: lock.acquire(timeout=0.001)),
             outcome(lambda: rlock.acquire(timeout=0)),
-            outcome(lock.release),
             outcome(rlock.release),
         ]
 
     holder = swapco.spawn(holds, thread=first)
     until_blocked(holder)
-    assert swapco.spawn(tries, thread=second).join() == [TimeoutError, TimeoutError, RuntimeError, RuntimeError]
+    assert swapco.spawn(tries, thread=second).join() == [TimeoutError, TimeoutError, RuntimeError]
     assert lock.owner is holder
     swapco.resume(holder)
     holder.join()
@@ -261,10 +260,10 @@ def test_queues(first: bool, second: bool, kind: Any) -> None:
                 return
             queue.task_done()
 
-    swapco.wait([swapco.spawn(produces, thread=first)] + [swapco.spawn(consumes, thread=second) for _ in range(2)])
-    assert sorted(got) == list(range(20))
-    if kind is swapco.Queue:
-        assert got == list(range(20))
+    # two of them may note what they got in another order
+    consumers = 1 if kind is swapco.Queue else 2
+    swapco.wait([swapco.spawn(produces, thread=first)] + [swapco.spawn(consumes, thread=second) for _ in range(consumers)])
+    assert (got if kind is swapco.Queue else sorted(got)) == list(range(20))
 
 
 @mixed
@@ -715,8 +714,6 @@ def in_put() -> None:
 
 
 def in_condition() -> None:
-    with swapco.Condition() as condition_ignored:
-        pass
     condition = swapco.Condition()
     with condition:
         try:
@@ -729,7 +726,7 @@ def in_lock() -> None:
     lock = swapco.Lock()
     owner = swapco.spawn(lambda: (lock.acquire(), swapco.block(), lock.release()))
     try:
-        until_blocked(owner)
+        swapco.sleep(0)
         lock.acquire()
     finally:
         swapco.resume(owner)
@@ -740,7 +737,7 @@ def in_join() -> None:
     try:
         target.join()
     finally:
-        assert target.state == "BLOCKED"
+        assert not target.done()
         swapco.resume(target)
 
 
@@ -845,26 +842,20 @@ def test_cancellation_at_each_block_point(where: str) -> None:
 @in_quiet_fiber
 def test_cancelled_before_it_starts_it_never_runs(by_thread: bool) -> None:
     ran: list[int] = []
+    main = swapco.current_fiber()
     fibers = [thread(ran.append, n) for n in range(3)]
 
     def cancels() -> None:
         assert fibers[1].cancel("early") is True
+        swapco.resume(main)
 
-    # the canceller is spawned after them: it has to come first
-    fibers[1].cancel("early") if not by_thread else on_thread_first(cancels, fibers)
+    # it runs before those that are in the run queue
+    swapco.switch_to(swapco.spawn(cancels, thread=by_thread))
     swapco.wait(fibers)
     assert ran == [0, 2]
     assert fibers[1].cancelled()
     with pytest.raises(swapco.CancelledError, match="early"):
         fibers[1].join()
-
-
-def on_thread_first(call: Callable[[], Any], waiting: list[Any]) -> None:
-    """Have a thread fiber call before those run that are in the run queue already."""
-    main = swapco.current_fiber()
-    caller = thread(lambda: (call(), swapco.resume(main)))
-    swapco.switch_to(caller)
-    assert [fiber.state for fiber in waiting if not fiber.done()] != []
 
 
 @in_quiet_fiber
