@@ -17,6 +17,8 @@ What a reader of the numbers must know:
   warmed caches. The load generator (``loadgen.c``) gets another CPU, and is the same for every server.
   Again not so the rows about kernel threads: there the process has all CPUs, unless the row says "one CPU",
   because where a library puts its threads is a part of what is measured.
+- **On a busy machine** ``chrt -f 40 python -m benchmarks``, as root, keeps others away. Where threads hand over to each
+  other, the ordinary scheduler is a part of what is measured: those rows go back to it.
 
 Where things are: ``rows`` (every row and its bar), ``work/`` (what is measured), ``child`` (one
 measurement, in its own process), ``harness`` (rounds and processes), ``loadgen`` (compiles and runs the

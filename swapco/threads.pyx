@@ -159,9 +159,13 @@ cdef class blocking:
     """``with blocking(): ...`` in a thread fiber: give the slot up around code that is known to block.
 
     The other fibers go on at once, without waiting for the detector.  At the end the fiber waits for its turn.  May be
-    nested.  Errors: RuntimeError in an ordinary fiber, whose kernel thread others need: use ``to_thread``;
-    NotInFiber where there is no fiber.
+    nested.  Errors: RuntimeError in an ordinary fiber, whose kernel thread others need: use ``to_thread``; also if it is
+    left in another fiber than it was entered in (a generator that was handed on); NotInFiber where there is no fiber.
     """
+
+    # who is inside, and how many times
+    cdef FiberCore fiber
+    cdef int depth
 
     def __enter__(self) -> None:
         cdef section here = outside()
@@ -174,6 +178,10 @@ cdef class blocking:
                 f"blocking() in {me!r}: the other fibers run on its kernel thread, so it must not block; call "
                 "to_thread(fn), or spawn(fn, thread=True)"
             )
+        if self.depth and self.fiber is not me:
+            raise RuntimeError(f"this blocking() is in use by {self.fiber!r}: make one for each fiber")
+        self.fiber = me
+        self.depth += 1
         stack = <ThreadStack>me.stack
         stack.blocking += 1
         if stack.blocking > 1:
@@ -187,8 +195,14 @@ cdef class blocking:
 
     def __exit__(self, kind, error, trace) -> None:
         cdef section here = outside()
-        cdef FiberCore me = <FiberCore>fiber_here()
-        cdef ThreadStack stack = <ThreadStack>me.stack
+        cdef PyObject *me = fiber_here()
+        cdef ThreadStack stack
+        if self.depth == 0 or me != <PyObject *>self.fiber:
+            raise RuntimeError("blocking() is left where it was not entered: in another fiber, or in none")
+        self.depth -= 1
+        if self.depth == 0:
+            self.fiber = None
+        stack = <ThreadStack>(<FiberCore>me).stack
         stack.blocking -= 1
         if stack.blocking == 0:
             enter(&here.worker)

@@ -24,6 +24,7 @@ from swapco import from_thread
 DATA = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(DATA).hexdigest()
 CHECKSUM = zlib.crc32(DATA)
+KNOT = object()
 
 
 class Expected(Exception):
@@ -323,14 +324,13 @@ class Blocks(Tools):
     def do_garbage(self) -> None:
         """Collections on every thread, with finalizers that leave tokens."""
         me = swapco.current_fiber()
-        left: list[bool] = []
 
         class Knot:
             def __init__(self) -> None:
                 self.itself = self
 
             def __del__(self) -> None:
-                left.append(swapco.resume(me, left))
+                swapco.resume(me, KNOT)
 
         def collect() -> None:
             for _ in range(self.dice.randint(1, 5)):
@@ -341,7 +341,7 @@ class Blocks(Tools):
         self.on_thread(collect)
         try:
             while True:
-                check(swapco.block(0.001) is left, "a token that nobody left")
+                check(swapco.block(0.001) is KNOT, "a token that nobody left")
         except TimeoutError:
             pass
 

@@ -16,8 +16,9 @@ cdef class Lender(Dispatcher):
     # workers without a fiber, the one used last at the end; the fewest there were since the last look
     cdef list idle_workers
     cdef Py_ssize_t idle_low
-    # NEW thread fibers for which there is no worker
+    # NEW thread fibers for which there is no worker, and those among them that may use the reserve
     cdef object starved
+    cdef object starved_first
     cdef bint warned
     cdef Timer lending_timer
     cdef Clock real_clock
@@ -42,9 +43,13 @@ cdef class Lender(Dispatcher):
     cdef bint pass_on(self, Worker me, PyObject *following, bint wait) noexcept
     cdef int detach(self, FiberCore f) noexcept
     cdef int start_detached(self, FiberCore f) noexcept
+    cdef int count_absence(self, ThreadStack stack) noexcept
+    cdef int weigh(self, ThreadStack stack) noexcept
     cdef int finish_detached(self, FiberCore f) except -1
     cdef int bury(self, FiberCore f) except -1
     cdef int release(self, Worker worker) except -1
+    cdef bint may_have_worker(self, FiberCore f) noexcept
+    cdef object line_of(self, FiberCore f)
     cdef int starve(self, FiberCore f) except -1
     cdef int look_after(self) except -1
     cdef int trim_workers(self) except -1

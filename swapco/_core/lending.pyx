@@ -106,6 +106,7 @@ cdef class Lender(Dispatcher):
         cdef _LendingTimer timer = _LendingTimer()
         self.idle_workers = []
         self.starved = collections.deque()
+        self.starved_first = collections.deque()
         self.real_clock = Clock()
         main.lender = timer.lender = self
         timer.housekeeping = True
@@ -238,6 +239,7 @@ cdef class Lender(Dispatcher):
         cdef ThreadStack stack = <ThreadStack>f.stack
         if self.slot.is_void():
             raise _closed(f)
+        self.weigh(stack)
         stack.wants_slot = True
         self.slot.post(f)
         if not self.slot.wait(worker):
@@ -256,19 +258,29 @@ cdef class Lender(Dispatcher):
             return 0  # a cancellation: it is raised where the fiber waits next
         stack.wants_slot = False
         transition_reattach(&f._state)
-        self.detached -= 1
         self.reattaches += 1
-        self.detached_ns += self.real_clock.now_ns() - stack.detached_at
+        self.count_absence(stack)
         if self.instruments is not None:
             self.note("reattached", f)
         return self.push(f)
+
+    cdef int count_absence(self, ThreadStack stack) noexcept:
+        """It is not detached any more."""
+        self.detached -= 1
+        self.detached_ns += self.real_clock.now_ns() - stack.detached_at
+        return 0
+
+    cdef int weigh(self, ThreadStack stack) noexcept:
+        """By its thread, which is back: was it right to run without the slot?"""
+        if self.real_clock.now_ns() - stack.detached_at > self.slot.tick * 1e9:
+            stack.blocked = True
+        return 0
 
     cdef int finish_detached(self, FiberCore f) except -1:
         """It ended without the slot: record it.  Whoever runs meanwhile goes on as before."""
         cdef ThreadStack stack = <ThreadStack>f.stack
         cdef PyObject *running = self.current
-        self.detached -= 1
-        self.detached_ns += self.real_clock.now_ns() - stack.detached_at
+        self.count_absence(stack)
         stack.ended = False
         try:
             self.finish(f)
@@ -345,6 +357,7 @@ cdef class Lender(Dispatcher):
                     f = <FiberCore>me.fiber
                     if not self.begin(f):
                         self.end_attached(me, f)
+                        f = None
                         continue
                     slot_leave(me.c)
                 elif self.slot.may_run_detached(me):
@@ -361,7 +374,6 @@ cdef class Lender(Dispatcher):
 
     cdef int end(self, Worker me, FiberCore f, PyObject *returned) except -1:
         """The function returned (an owned reference) or raised (NULL), with the slot or without it."""
-        cdef ThreadStack stack
         cdef object result
         if returned != NULL:
             result = <object>returned
@@ -375,10 +387,8 @@ cdef class Lender(Dispatcher):
         if slot_enter(me.c):
             return self.end_attached(me, f)
         thread_context_assign(NULL)
-        stack = <ThreadStack>f.stack
-        if self.real_clock.now_ns() - stack.detached_at > self.slot.tick * 1e9:
-            stack.blocked = True
-        stack.ended = True
+        self.weigh(<ThreadStack>f.stack)
+        (<ThreadStack>f.stack).ended = True
         if self.slot.is_void():
             # nobody is left to record it
             return self.forget(f)
@@ -406,7 +416,7 @@ cdef class Lender(Dispatcher):
         cdef Worker worker
         if stack.worker is not None:
             return True
-        if not self.idle_workers:
+        if not self.idle_workers or not self.may_have_worker(f):
             return False
         worker = self.idle_workers.pop()
         if len(self.idle_workers) < self.idle_low:
@@ -415,18 +425,22 @@ cdef class Lender(Dispatcher):
         stack.worker = worker
         return True
 
+    cdef bint may_have_worker(self, FiberCore f) noexcept:
+        """Are fewer workers busy than this fiber may see busy?"""
+        cdef Py_ssize_t limit = self.slot.max_workers
+        if not (<ThreadStack>f.stack).may_use_reserve:
+            limit -= limit // RESERVE_SHARE
+        return len(self.slot.others) - len(self.idle_workers) < limit
+
     cdef bint hire(self, FiberCore f) except -1:
         """In the hub: find or start a worker for a NEW thread fiber; False: it has to wait for one, or is done."""
         cdef Worker worker
-        cdef Py_ssize_t limit = self.slot.max_workers
         if f.cancel_pending:
             self.fail_unstarted(f, None)
             return False
-        if not (<ThreadStack>f.stack).may_use_reserve:
-            limit -= limit // RESERVE_SHARE
         if self.find_worker(f):
             return True
-        if len(self.slot.others) >= limit:
+        if not self.may_have_worker(f):
             self.starve(f)
             return False
         try:
@@ -448,7 +462,7 @@ cdef class Lender(Dispatcher):
     cdef int starve(self, FiberCore f) except -1:
         """There is no worker for a NEW fiber: it waits for one."""
         f.starved = True
-        self.starved.append(f)
+        self.line_of(f).append(f)
         if not self.warned:
             self.warned = True
             _log.warning(
@@ -461,7 +475,7 @@ cdef class Lender(Dispatcher):
     cdef int drop_starved(self, FiberCore f) except -1:
         """A fiber that waits for a worker was cancelled."""
         cdef PyObject *running = self.current
-        self.starved.remove(f)
+        self.line_of(f).remove(f)
         f.starved = False
         try:
             return self.fail_unstarted(f, None)
@@ -473,16 +487,19 @@ cdef class Lender(Dispatcher):
         cdef FiberCore f
         if worker not in self.slot.others:
             return 0
-        if not self.starved:
-            self.idle_workers.append(worker)
-            return 0
-        f = self.starved.popleft()
-        f.starved = False
-        if not self.starved:
-            self.warned = False
-        worker.fiber = <PyObject *>f
-        (<ThreadStack>f.stack).worker = worker
-        return self.push_front(f)
+        self.idle_workers.append(worker)
+        for line in (self.starved_first, self.starved):
+            if line and self.find_worker(line[0]):
+                f = line.popleft()
+                f.starved = False
+                if not self.starved:
+                    self.warned = False
+                return self.push(f)
+        return 0
+
+    cdef object line_of(self, FiberCore f):
+        """Where it waits for a worker."""
+        return self.starved_first if (<ThreadStack>f.stack).may_use_reserve else self.starved
 
     cdef int look_after(self) except -1:
         """Once a second, by home: let the kernel balance, bury the dead, let idle threads go."""
@@ -515,6 +532,7 @@ cdef class Lender(Dispatcher):
         cdef list idle = self.idle_workers
         self.idle_workers = []
         self.timers.disarm(self.lending_timer)
+        self.slot.rest()
         self.slot.void()
         for worker in self.slot.others:
             self.slot.stop(worker)

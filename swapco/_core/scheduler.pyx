@@ -497,6 +497,8 @@ cdef class Scheduler(Lender):
         try:
             self.trim_pool(0)
         finally:
+            # what the thread does from here on has all CPUs
+            self.slot.rest()
             set_running(None)
             self.running = False
             self.timers.disarm(self.pool_timer)

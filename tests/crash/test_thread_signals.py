@@ -4,7 +4,8 @@ Python runs signal handlers in the main thread alone, and that one sleeps while 
 the slot from the worker.  The slots of these programs revoke after a second (``tick=1.0``), where nothing else is said:
 whatever happens before, a signal did it.
 
-Ctrl-C is sent by the program to its own process: the kernel hands it to the main thread, as one from a terminal.
+Ctrl-C is sent by the program to its own process, once the main thread sleeps: the kernel hands it to the main thread, as
+one from a terminal.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def test_the_first_ctrl_c_cancels_main(run_program_in_variant: Run, lent: str) -
     result = run_program_in_variant(
         f"""
 def work():
-    os.kill(os.getpid(), signal.SIGINT)
+    kill(signal.SIGINT)
     {lent}
 
 def main():
@@ -59,7 +60,7 @@ def test_the_first_ctrl_c_cancels_main_in_to_thread(run_program_in_variant: Run,
     result = run_program_in_variant(
         f"""
 def work():
-    os.kill(os.getpid(), signal.SIGINT)
+    kill(signal.SIGINT)
     {lent}
 
 def main():
@@ -151,7 +152,7 @@ def test_the_second_ctrl_c_is_raised_at_once(run_program_in_variant: Run, lent: 
     result = run_program_in_variant(
         f"""
 def work():
-    os.kill(os.getpid(), signal.SIGINT)
+    kill(signal.SIGINT)
     {lent}
 
 def main():
@@ -185,18 +186,18 @@ def test_a_handler_runs_while_the_slot_is_lent(run_program_in_variant: Run, inst
 handled = threading.Event()
 
 def waits():
-    os.kill(os.getpid(), signal.SIGUSR1)
+    kill(signal.SIGUSR1)
     return handled.wait(30)
 
 def computes():
-    os.kill(os.getpid(), signal.SIGUSR1)
+    kill(signal.SIGUSR1)
     give_up = time.monotonic() + 30
     while not handled.is_set() and time.monotonic() < give_up:
         pass
     return handled.is_set()
 
 def calls_swapco():
-    os.kill(os.getpid(), signal.SIGUSR1)
+    kill(signal.SIGUSR1)
     give_up = time.monotonic() + 30
     while not handled.is_set() and time.monotonic() < give_up:
         sleep(0)
@@ -223,7 +224,7 @@ def handler(number, frame):
     raise Alarm
 
 def work():
-    os.kill(os.getpid(), signal.SIGUSR1)
+    kill(signal.SIGUSR1)
     for _ in range(3):
         time.sleep(0.05)
     return "done"

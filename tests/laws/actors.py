@@ -1,4 +1,5 @@
-"""Who may resume or cancel a fiber: a fiber, a loop callback, an asyncio task, another thread, a signal handler."""
+"""Who may resume or cancel a fiber: a fiber, a loop callback, an asyncio task, another thread, a signal handler; and
+the fibers that have a kernel thread of their own, with the slot or without it."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ from helpers import SOON_S
 
 import swapco
 
-__all__ = ["ACTORS", "Crew", "quick_switches", "spin_until"]
+__all__ = ["ACTORS", "THREAD_ACTORS", "Crew", "quick_switches", "spin_until"]
 
 #: Every kind of caller; ``Crew.act`` takes one of these.
 ACTORS = ("fiber", "callback", "task", "thread", "signal")
+#: These, too.
+THREAD_ACTORS = ("thread fiber", "detached fiber", "offloaded call")
 
 
 def spin_until(condition: Callable[[], object], what: str = "the condition") -> None:
@@ -81,8 +84,18 @@ class Crew:
         async def in_task() -> None:
             guarded()
 
+        def without_the_slot() -> None:
+            with swapco.blocking():
+                guarded()
+
         if actor == "fiber":
             self.begun.append(swapco.spawn(guarded))
+        elif actor == "thread fiber":
+            self.begun.append(swapco.spawn(guarded, thread=True))
+        elif actor == "detached fiber":
+            self.begun.append(swapco.spawn(without_the_slot, thread=True))
+        elif actor == "offloaded call":
+            self.begun.append(swapco.spawn(swapco.to_thread, guarded))
         elif actor == "callback":
             loop = asyncio.get_running_loop()
             done = loop.create_future()

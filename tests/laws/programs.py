@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 import swapco
 from swapco._core.clock import ManualClock
 from swapco._core.parking_lot import ParkingLot
+from swapco.lowlevel import Slot
 
 __all__ = ["FiberPlan", "Foreigner", "Op", "Plan", "Trace", "execute", "law", "plans"]
 
@@ -78,6 +79,8 @@ class FiberPlan:
     ops: tuple[Op, ...]
     stubborn: bool
     priority: int = 0
+    # it has a kernel thread of its own
+    threaded: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ class Plan:
         lines = [f"{self.spawned} of {len(self.fibers)} fibers are spawned at the start:"]
         for index, fiber in enumerate(self.fibers):
             kind = "stubborn" if fiber.stubborn else "gives in"
-            lines.append(f"  {index} ({kind}, priority {fiber.priority}): {' '.join(map(repr, fiber.ops))}")
+            where = ", thread" if fiber.threaded else ""
+            lines.append(f"  {index} ({kind}, priority {fiber.priority}{where}): {' '.join(map(repr, fiber.ops))}")
         return "\n".join(lines)
 
 
@@ -99,14 +103,26 @@ WITH_TARGET = ("resume", "switch_to", "join", "cancel", "uncancel")
 
 
 def plans(
-    max_fibers: int = 5, max_steps: int = 40, *, foreign: bool = False, priorities: bool = False
+    max_fibers: int = 5,
+    max_steps: int = 40,
+    *,
+    foreign: bool = False,
+    priorities: bool = False,
+    threads: bool = False,
 ) -> st.SearchStrategy[Plan]:
-    """Programs; with ``foreign`` some operations are done by another kernel thread."""
+    """Programs; with ``foreign`` some operations are done by another kernel thread; with ``threads`` some fibers are
+    thread fibers."""
     return st.integers(2, max_fibers).flatmap(
         lambda n: st.builds(
             _deal,
             st.lists(
-                st.tuples(st.booleans(), st.integers(-3, -1) if priorities else st.just(0)), min_size=n, max_size=n
+                st.tuples(
+                    st.booleans(),
+                    st.integers(-3, -1) if priorities else st.just(0),
+                    st.booleans() if threads else st.just(False),
+                ),
+                min_size=n,
+                max_size=n,
             ),
             st.lists(st.tuples(st.integers(0, n - 1), _ops(n, foreign)), min_size=max_steps // 2, max_size=max_steps),
             # mostly all: a fiber that is never spawned does nothing
@@ -140,15 +156,15 @@ def _ops(fibers: int, foreign: bool) -> st.SearchStrategy[Op | None]:
     )
 
 
-def _deal(kinds: list[tuple[bool, int]], steps: list[tuple[int, Op | None]], spawned: int) -> Plan:
+def _deal(kinds: list[tuple[bool, int, bool]], steps: list[tuple[int, Op | None]], spawned: int) -> Plan:
     hands: list[list[Op]] = [[] for _ in kinds]
     for fiber, op in steps:
         if op is not None:
             hands[fiber].append(op)
     return Plan(
         tuple(
-            FiberPlan(tuple(hand), not gives_in, priority)
-            for hand, (gives_in, priority) in zip(hands, kinds, strict=True)
+            FiberPlan(tuple(hand), not gives_in, priority, threaded)
+            for hand, (gives_in, priority, threaded) in zip(hands, kinds, strict=True)
         ),
         spawned,
     )
@@ -205,8 +221,10 @@ class _Execution:
         index = len(self.fibers)
         if index == len(self.plan.fibers):
             return False
-        priority = self.plan.fibers[index].priority
-        self.fibers.append(swapco.spawn(self.body, index, name=str(index), priority=priority))
+        plan = self.plan.fibers[index]
+        self.fibers.append(
+            swapco.spawn(self.body, index, name=str(index), priority=plan.priority, thread=plan.threaded)
+        )
         return True
 
     def body(self, me: int) -> int:
@@ -310,11 +328,13 @@ def execute(plan: Plan, *, foreigner: Foreigner | None = None, policy: Any = Non
     """Run a program with real fibers; its trace, and then how each fiber ended."""
     clock = ManualClock(1.0)
     execution = _Execution(plan, clock, foreigner)
+    # nothing that comes back within a second is detached, so that the order is that of the laws alone
+    slot = Slot(tick=1.0)
 
     def main() -> None:
         fiber = swapco.current_fiber()
         fiber.priority = 1
         execution.drive()
 
-    swapco.run(main, loop_factory=lambda: swapco.Loop(clock=clock, policy=policy))
+    swapco.run(main, loop_factory=lambda: swapco.Loop(clock=clock, policy=policy, slot=slot))
     return execution.trace + execution.summary()

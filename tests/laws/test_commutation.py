@@ -56,8 +56,9 @@ def blocked_bare(fiber: swapco.Fiber) -> bool:
 class Rounds:
     """A target that blocks once a round, and a conductor that sees to it that it is resumed once a round."""
 
-    def __init__(self, pairs: list[Pair]) -> None:
+    def __init__(self, pairs: list[Pair], threaded: bool = False) -> None:
         self.pairs = pairs
+        self.threaded = threaded
         self.gate = ParkingLot()
         self.back = ParkingLot()
         self.returned: list[object] = []
@@ -85,8 +86,8 @@ class Rounds:
             swapco.block()
 
     def conduct(self) -> None:
-        target = swapco.spawn(self.target)
-        self.partner = swapco.spawn(self.sink)
+        target = swapco.spawn(self.target, thread=self.threaded)
+        self.partner = swapco.spawn(self.sink, thread=self.threaded)
         swapco.sleep(0)
         for number, pair in enumerate(self.pairs):
             self.go.clear()

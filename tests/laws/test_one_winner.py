@@ -15,7 +15,7 @@ from programs import Foreigner, law
 
 import swapco
 from swapco._core.clock import ManualClock
-from swapco.lowlevel import ParkingLot
+from swapco.lowlevel import ParkingLot, Slot
 
 pytestmark = pytest.mark.usefixtures("fibers")
 
@@ -61,7 +61,9 @@ def outcomes(kind: str, ways: tuple[str, ...], timeout: str) -> tuple[list[objec
     return [first, second, third], told
 
 
-def race(kind: str, ways: tuple[str, ...], timeout: str, foreigner: Foreigner) -> tuple[list[object], list[object]]:
+def race(
+    kind: str, ways: tuple[str, ...], timeout: str, foreigner: Foreigner, threaded: bool = False
+) -> tuple[list[object], list[object]]:
     """What happens."""
     clock = ManualClock(1.0)
     lot = ParkingLot()
@@ -82,7 +84,7 @@ def race(kind: str, ways: tuple[str, ...], timeout: str, foreigner: Foreigner) -
         once(lambda: swapco.block(0))
 
     def main() -> None:
-        fiber = swapco.spawn(target)
+        fiber = swapco.spawn(target, thread=threaded)
         swapco.sleep(0)
         assert fiber.state == "BLOCKED"
         loop = asyncio.get_running_loop()
@@ -120,7 +122,7 @@ def race(kind: str, ways: tuple[str, ...], timeout: str, foreigner: Foreigner) -
             settle()
         fiber.join()
 
-    swapco.run(main, loop_factory=lambda: swapco.Loop(clock=clock))
+    swapco.run(main, loop_factory=lambda: swapco.Loop(clock=clock, slot=Slot(tick=1.0)))
     return got, told
 
 

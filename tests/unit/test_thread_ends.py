@@ -1,0 +1,371 @@
+"""The ends of thread fibers: Deadlock, closing a loop, and threads that do not come back in time.
+
+A program that ends leaves no thread behind, but for those that nobody can end: they are left alone with a warning, and
+can no longer call swapco.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from helpers import SOON_S, in_fiber, run_program, wait_until
+from test_deadlock import outcome as outcome_of
+from test_deadlock import report
+from thread_support import (
+    Held,
+    in_quiet_fiber,
+    on_thread,
+    outcome,
+    quiet,
+    thread,
+    until_blocked,
+    until_detached,
+)
+
+import swapco
+
+pytestmark = pytest.mark.usefixtures("fibers")
+
+LONG = 3600.0
+
+# -------------------------------------------------------------------------------------------- deadlock
+
+
+def test_parked_thread_fibers_count_as_blocked() -> None:
+    text = report("""
+a, b = Lock(), Lock()
+
+def take(first, second):
+    with first:
+        sleep(0)
+        with second:
+            pass
+
+def main():
+    one = spawn(take, a, b, name="one", thread=True)
+    two = spawn(take, b, a, name="two")
+    one.join()
+
+expect_deadlock(main)
+""")
+    lines = text.splitlines()
+    (one,) = [line for line in lines if line.lstrip().startswith("'one' waits")]
+    (two,) = [line for line in lines if line.lstrip().startswith("'two' waits")]
+    assert "owned by 'two'" in one
+    assert "owned by 'one'" in two
+    assert "'main' waits for the end of fiber 'one'" in text
+
+
+def test_a_deadlock_with_idle_workers_and_after_detached_ones() -> None:
+    text = report("""
+def main():
+    gather(*[spawn(sleep, 0.001, thread=True) for _ in range(5)])
+    gather(*[spawn(time.sleep, 0.02, thread=True) for _ in range(5)])
+    to_thread(block)
+
+expect_deadlock(main)
+""")
+    assert "'main' waits for the end of fiber" in text
+
+
+def test_a_detached_one_prevents_the_alarm() -> None:
+    result = outcome_of("""
+def comes_back(fiber):
+    time.sleep(0.5)
+    resume(fiber, "resumed in time")
+
+def main():
+    spawn(comes_back, current_fiber(), thread=True)
+    return block()
+
+expect_end(main)
+""")
+    assert result.stdout == "result: resumed in time\n"
+
+
+def test_a_blocking_section_prevents_the_alarm() -> None:
+    result = outcome_of("""
+def comes_back(fiber):
+    with blocking():
+        time.sleep(0.3)
+    resume(fiber, "resumed in time")
+
+def main():
+    spawn(comes_back, current_fiber(), thread=True)
+    return block()
+
+expect_end(main)
+""")
+    assert result.stdout == "result: resumed in time\n"
+
+
+def test_main_may_be_blocked_by_starved_ones() -> None:
+    """Nothing runs, and nothing can: all workers wait for fibers that wait for a worker."""
+    text = report("""
+import swapco.lowlevel
+
+def nests(depth):
+    return depth and to_thread(nests, depth - 1)
+
+try:
+    run(nests, 5, slot=swapco.lowlevel.Slot(max_workers=2))
+except Deadlock as error:
+    last_words(error)
+else:
+    print("no deadlock")
+""")
+    assert "'main' waits for the end of fiber" in text
+
+
+# --------------------------------------------------------------------------------------------- closing
+
+
+def test_blocked_thread_fibers_are_cancelled_when_run_ends() -> None:
+    ended: list[str] = []
+
+    def body() -> None:
+        try:
+            swapco.block()
+        finally:
+            swapco.sleep(0.001)
+            ended.append(swapco.current_fiber().state)
+
+    def main() -> None:
+        until_blocked(*[thread(body) for _ in range(3)])
+
+    swapco.run(main, slot=quiet())
+    assert ended == ["RUNNING"] * 3
+
+
+def test_a_detached_one_that_comes_back_in_time_is_cancelled() -> None:
+    ended: list[str] = []
+
+    def body() -> None:
+        try:
+            time.sleep(0.2)
+            swapco.sleep(LONG)
+        finally:
+            ended.append("cleaned up")
+
+    def main() -> None:
+        until_detached(thread(body))
+
+    swapco.run(main)
+    assert ended == ["cleaned up"]
+
+
+def test_an_error_during_shutdown_is_logged(fibers: Any) -> None:
+    def body() -> None:
+        try:
+            swapco.block()
+        finally:
+            raise LookupError("while it was cancelled")
+
+    def main() -> None:
+        until_blocked(thread(body))
+
+    swapco.run(main)
+    (message,) = fibers.take()
+    assert "while it was cancelled" in message
+
+
+@contextlib.contextmanager
+def left_alone(call: Callable[[], Any]) -> Iterator[list[Any]]:
+    """A loop is closed over a detached fiber, which then does ``call``; what came of it is in the list at the end."""
+    held = Held()
+    got: list[Any] = []
+    started: list[Any] = []
+
+    def body() -> None:
+        held()
+        got.append(outcome(call))
+
+    def main() -> None:
+        started.append(thread(body, name="left alone"))
+        until_detached(*started)
+
+    before = set(threading.enumerate())
+    with pytest.warns(RuntimeWarning, match="1 thread fibers block, and are left alone"):
+        swapco.run(main, shutdown_timeout=0.05)
+    assert started[0].state == "DETACHED"
+    held.let_go()
+    give_up = time.monotonic() + SOON_S
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < give_up, threading.enumerate()
+        time.sleep(0.001)
+    yield got
+    assert started[0].state == "DONE"
+
+
+def enter_lock() -> None:
+    with swapco.Lock():
+        pass
+
+
+def leave_blocking() -> None:
+    with swapco.blocking():
+        pass
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: swapco.sleep(0),
+        swapco.block,
+        lambda: swapco.Queue[int]().put_nowait(1),
+        lambda: swapco.Event().set(),
+        enter_lock,
+        lambda: swapco.spawn(int),
+        lambda: swapco.spawn(int, thread=True),
+        lambda: swapco.to_thread(int),
+        lambda: swapco.from_thread.run(int),
+        lambda: swapco.await_(asyncio.Future(loop=None)) if False else swapco.current_fiber().join(),
+        leave_blocking,
+    ],
+    ids=["sleep", "block", "put", "set", "lock", "spawn", "spawn thread", "to_thread", "from_thread", "join", "blocking"],
+)
+def test_one_that_was_left_alone_can_no_longer_call_swapco(call: Callable[[], Any]) -> None:
+    with left_alone(call) as got:
+        pass
+    assert got == [swapco.NotInFiber]
+
+
+def test_one_that_was_left_alone_is_told_so() -> None:
+    def call() -> str:
+        try:
+            swapco.sleep(0)
+        except swapco.NotInFiber as error:
+            return str(error)
+        return "nothing"
+
+    with left_alone(call) as got:
+        pass
+    assert "the event loop of <Fiber 'left alone' DETACHED> is closed" in got[0]
+
+
+def test_one_that_was_left_alone_may_end_in_peace() -> None:
+    with left_alone(lambda: "its result") as got:
+        pass
+    assert got == ["its result"]
+
+
+def test_one_that_was_left_alone_resumes_and_cancels_without_harm() -> None:
+    def call() -> list[Any]:
+        me = swapco.current_fiber()
+        return [me.cancel(), swapco.resume(me, "token"), swapco.resume(me, "second"), me.name]
+
+    with left_alone(call) as got:
+        pass
+    assert got == [[True, True, False, "left alone"]]
+
+
+def test_shutdown_waits_for_as_long_as_it_is_told() -> None:
+    held = Held()
+
+    def main() -> None:
+        until_detached(thread(held))
+
+    timer = threading.Timer(0.3, held.let_go)
+    timer.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        swapco.run(main, shutdown_timeout=None)
+    timer.join()
+
+
+def test_closing_a_loop_that_was_not_run_by_us() -> None:
+    """asyncio's own runner closes the loop: what is detached then is left alone, after its cancellation."""
+    held = Held()
+    fibers: list[Any] = []
+
+    async def main() -> None:
+        fibers.append(swapco.spawn(held, thread=True))
+        while fibers[0].state != "DETACHED":
+            await asyncio.sleep(0.001)
+
+    before = set(threading.enumerate())
+    with pytest.warns(RuntimeWarning, match="left alone"):
+        loop = swapco.new_event_loop()
+        try:
+            loop.run_until_complete(main())
+        finally:
+            loop.close()
+    held.let_go()
+    give_up = time.monotonic() + SOON_S
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+    assert fibers[0].state == "DONE"
+
+
+def test_a_worker_that_ends_its_thread() -> None:
+    """SystemExit in a thread fiber leaves ``run``, as from any other."""
+
+    def exits() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as info:
+        swapco.run(lambda: thread(exits).join(), slot=quiet())
+    assert info.value.code == 3
+
+
+def test_exit_with_a_thread_that_never_comes_back() -> None:
+    """The interpreter does not wait for it."""
+    result = run_program("""
+        import threading, time, warnings
+        import swapco
+
+        def main():
+            fiber = swapco.spawn(threading.Event().wait, thread=True)
+            while fiber.state != "DETACHED":
+                swapco.sleep(0.001)
+
+        warnings.simplefilter("ignore")
+        swapco.run(main, shutdown_timeout=0.01)
+        print("out of run")
+    """)
+    assert (result.returncode, result.stdout) == (0, "out of run\n"), result.stderr
+
+
+@in_quiet_fiber
+def test_a_wait_inside_a_finalizer_of_the_collector_is_refused() -> None:
+    """In a thread fiber as in an ordinary one."""
+
+    class Waits:
+        def __del__(self) -> None:
+            got.append(outcome(lambda: swapco.sleep(0)))
+
+    def body() -> None:
+        import gc
+
+        loop = [Waits()]
+        loop.append(loop)  # type: ignore[arg-type]
+        del loop
+        gc.collect()
+
+    got: list[Any] = []
+    on_thread(body)
+    assert got == [RuntimeError]
+
+
+@in_fiber
+def test_threads_of_the_program_are_left_in_peace() -> None:
+    """A thread that a thread fiber starts is foreign: no fiber runs there."""
+
+    def body() -> Any:
+        got: list[Any] = []
+        other = threading.Thread(target=lambda: got.append(outcome(lambda: swapco.sleep(0))))
+        other.start()
+        other.join()
+        return got
+
+    fiber = thread(body)
+    wait_until(fiber.done)
+    assert fiber.result() == [swapco.NotInFiber]
