@@ -36,7 +36,7 @@ test:
 stress:
 	$(BIN)/pytest -m stress --stress-seconds=60
 
-# about six minutes; `make bench ARGS=--quick` for a first look
+# about eight minutes; `make bench ARGS=--quick` for a first look
 bench:
 	$(BIN)/python -m benchmarks $(ARGS)
 

@@ -17,7 +17,7 @@ class TaskGroup(Watcher):
         *,
         name: object = None,
         context: Context | None = None,
-        thread: Literal[False] = False,
+        thread: bool = False,
         priority: Any = 0,
         deadline: float | None = None,
     ) -> Fiber[_T]: ...
@@ -28,7 +28,7 @@ class TaskGroup(Watcher):
         *args: *_Ts,
         name: object = None,
         context: Context | None = None,
-        thread: Literal[False] = False,
+        thread: bool = False,
         priority: Any = 0,
         deadline: float | None = None,
     ) -> Fiber[_T]: ...
@@ -39,7 +39,7 @@ class TaskGroup(Watcher):
         *args: *_Ts,
         name: object = None,
         context: Context | None = None,
-        thread: Literal[False] = False,
+        thread: bool = False,
         priority: Any = 0,
         deadline: float | None = None,
     ) -> Fiber[_T]: ...

@@ -1,7 +1,7 @@
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Literal, TextIO, TypeVar, TypeVarTuple, Unpack, overload
+from typing import Any, TextIO, TypeVar, TypeVarTuple, Unpack, overload
 
 from ._loop.task import Fiber
 
@@ -15,7 +15,7 @@ def spawn(
     *,
     name: object = None,
     context: Context | None = None,
-    thread: Literal[False] = False,
+    thread: bool = False,
     priority: Any = 0,
     deadline: float | None = None,
 ) -> Fiber[_T]: ...
@@ -25,7 +25,7 @@ def spawn(
     *args: *_Ts,
     name: object = None,
     context: Context | None = None,
-    thread: Literal[False] = False,
+    thread: bool = False,
     priority: Any = 0,
     deadline: float | None = None,
 ) -> Fiber[_T]: ...
@@ -35,7 +35,7 @@ def spawn(
     *args: *_Ts,
     name: object = None,
     context: Context | None = None,
-    thread: Literal[False] = False,
+    thread: bool = False,
     priority: Any = 0,
     deadline: float | None = None,
 ) -> Fiber[_T]: ...

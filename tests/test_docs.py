@@ -82,3 +82,17 @@ def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"`((?:swapco|tests|docs|examples|benchmarks)/[\w./-]+)`", page.read_text())
     missing = {name for name in named if not (ROOT / name).exists()}
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_are_named_exist(page: Path) -> None:
+    for test, file in re.findall(r"`(test_\w+)` in\s+`(tests/[\w./]+)`", page.read_text()):
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file} has no {test}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_rows_that_are_named_exist(page: Path) -> None:
+    known = (ROOT / "benchmarks" / "rows.py").read_text()
+    for names in re.findall(r"\brows? ((?:`[\w-]+`(?:, | and )?)+)", page.read_text()):
+        for name in re.findall(r"`([\w-]+)`", names):
+            assert f'"{name}"' in known, f"no row of the benchmark is called {name}"

@@ -42,6 +42,7 @@ cdef class Lender(Dispatcher):
     cdef PyObject *lend(self, ThreadStack target) noexcept
     cdef bint pass_on(self, Worker me, PyObject *following, bint wait) noexcept
     cdef int detach(self, FiberCore f) noexcept
+    cdef int take_interrupt(self) noexcept
     cdef int start_detached(self, FiberCore f) noexcept
     cdef int count_absence(self, ThreadStack stack) noexcept
     cdef int weigh(self, ThreadStack stack) noexcept

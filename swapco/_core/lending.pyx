@@ -179,9 +179,7 @@ cdef class Lender(Dispatcher):
             self.start_detached(<FiberCore>self.current)
             return self.take()
         end = self.slot.lend(target.worker)
-        if self.slot.interrupt is not None:
-            self.fatal = self.slot.interrupt
-            self.slot.interrupt = None
+        self.take_interrupt()
         if self.slot.signalled:
             # the handler runs in the loop, as owner of the slot
             self.loop_is_due()
@@ -206,12 +204,20 @@ cdef class Lender(Dispatcher):
             if self.dirty:
                 self.flush_dirty()
             self.slot.displace(stack.worker)
+            self.take_interrupt()
             if self.instruments is not None:
                 self.note("detached", f)
             if self.slot.has_ended(stack.worker):
                 self.bury(f)
         except BaseException as error:
             self.fatal = error
+        return 0
+
+    cdef int take_interrupt(self) noexcept:
+        """What a signal handler raised in the middle of a handoff leaves through the loop."""
+        if self.slot.interrupt is not None:
+            self.fatal = self.slot.interrupt
+            self.slot.interrupt = None
         return 0
 
     cdef int start_detached(self, FiberCore f) noexcept:

@@ -553,6 +553,7 @@ cdef class Scheduler(Lender):
             self.slot.hub_idle = True
             if self.slot.inbox_head != NULL:
                 self.drain_inbox()
+            self.take_interrupt()
             if self.fatal is not None:
                 self.hub.fail(self.fatal)
                 self.fatal = None

@@ -85,7 +85,6 @@ MISSING: dict[str, str] = {
     "set_event_loop_policy": POLICIES,
     "create_subprocess_exec": LATER,
     "create_subprocess_shell": LATER,
-    "to_thread": LATER,
 }
 
 #: What is called differently, and why: (name, or Class.member).

@@ -346,8 +346,9 @@ class Reference:
                 f.state = "DONE"
                 f.token = None
                 f.cancel_pending = False
-                for joiner in list(f.joiners):
-                    f.joiners.remove(joiner)
+                while f.joiners:
+                    # making one ready may admit another, whose cancellation came from outside
+                    joiner = f.joiners.pop(0)
                     joiner.queue = None
                     if joiner.wait == "primitive":
                         self.win(joiner, "wake")

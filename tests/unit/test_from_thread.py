@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from helpers import SOON_S, in_fiber, settle, wait_until
 from thread_support import (
-    Held,
     at_home,
     in_quiet_fiber,
     on_thread,

@@ -77,8 +77,8 @@ def test_what_cannot_be_spawned() -> None:
             group.spawn(asynchronous(), 1)  # type: ignore[call-overload]
         with pytest.raises(TypeError, match=r"tg\.spawn\(fn, x\)"):
             group.create_task(asynchronous)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="thread=True"):
-            group.spawn(forever, thread=True)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="thread=True"):
+            group.spawn(asynchronous, thread=True)  # type: ignore[call-overload]
 
 
 @in_fiber

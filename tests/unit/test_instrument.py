@@ -45,6 +45,12 @@ class Recorder(Instrument):
     def resumed(self, fiber: Any) -> None:
         self.note("resumed", fiber)
 
+    def detached(self, fiber: Any) -> None:
+        self.note("detached", fiber)
+
+    def reattached(self, fiber: Any) -> None:
+        self.note("reattached", fiber)
+
     def finished(self, fiber: Any) -> None:
         self.note("finished", fiber)
 
@@ -195,6 +201,11 @@ def test_polled_counts_what_was_found() -> None:
     assert ("polled", 1) in seen.events
 
 
+def give_up_and_come_back() -> None:
+    with swapco.blocking():
+        pass
+
+
 @pytest.mark.parametrize("event", EVENTS)
 @in_fiber
 def test_a_hook_that_raises_is_removed_and_reported(event: str) -> None:
@@ -221,6 +232,7 @@ def test_a_hook_that_raises_is_removed_and_reported(event: str) -> None:
             far.send(b"x")
             assert fiber.join() == "value"
             reader.join()
+            swapco.spawn(give_up_and_come_back, thread=True).join()
             for _ in range(5):
                 swapco.sleep(0)
     finally:

@@ -756,23 +756,29 @@ def test_cancelled_waiter_holds_the_lock_when_it_raises() -> None:
     assert not condition.locked()
 
 
-@in_fiber
 def test_a_timed_out_waiter_that_is_cancelled_while_it_waits_for_the_lock() -> None:
-    condition = Condition()
+    clock = ManualClock()
 
-    def wait() -> None:
-        with condition:
-            condition.wait(timeout=0.001)
+    def main() -> None:
+        condition = Condition()
 
-    fiber = swapco.spawn(wait)
-    settle()
-    with condition:
-        swapco.sleep(0.01)
-        fiber.cancel()
+        def wait() -> None:
+            with condition:
+                condition.wait(timeout=1)
+
+        fiber = swapco.spawn(wait)
         settle()
-    with pytest.raises(swapco.CancelledError):
-        fiber.join()
-    assert not condition.locked()
+        with condition:
+            clock.advance(2)
+            while "Lock" not in (fiber.wait_reason or ""):
+                settle()
+            fiber.cancel()
+            settle()
+        with pytest.raises(swapco.CancelledError):
+            fiber.join()
+        assert not condition.locked()
+
+    swapco.run(main, loop_factory=lambda: swapco.new_event_loop(clock=clock))
 
 
 @in_fiber

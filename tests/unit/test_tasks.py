@@ -93,8 +93,10 @@ def test_bad_spawns_close_their_coroutine() -> None:
         swapco.spawn(asynchronous(1), 2)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"spawn\(fn, x\)"):
         swapco.create_task(asynchronous)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="thread=True"):
-        swapco.spawn(forever, thread=True)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="thread=True"):
+        swapco.spawn(asynchronous(1), thread=True)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="thread=True"):
+        swapco.spawn(asynchronous, 1, thread=True)  # type: ignore[call-overload]
 
 
 def test_spawn_outside_a_loop() -> None:

@@ -226,10 +226,22 @@ def leave_blocking() -> None:
         lambda: swapco.spawn(int, thread=True),
         lambda: swapco.to_thread(int),
         lambda: swapco.from_thread.run(int),
-        lambda: swapco.await_(asyncio.Future(loop=None)) if False else swapco.current_fiber().join(),
+        lambda: swapco.await_(asyncio.sleep(0)),
         leave_blocking,
     ],
-    ids=["sleep", "block", "put", "set", "lock", "spawn", "spawn thread", "to_thread", "from_thread", "join", "blocking"],
+    ids=[
+        "sleep",
+        "block",
+        "put",
+        "set",
+        "lock",
+        "spawn",
+        "spawn-thread",
+        "to_thread",
+        "from_thread",
+        "await_",
+        "blocking",
+    ],
 )
 def test_one_that_was_left_alone_can_no_longer_call_swapco(call: Callable[[], Any]) -> None:
     with left_alone(call) as got:

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import swapco
 from helpers import SOON_S, wait_until
+
+import swapco
 from swapco.lowlevel import Slot
 
 #: The kinds of two fibers that meet: is each a thread fiber?  Two ordinary ones are tested elsewhere.

@@ -1,0 +1,249 @@
+"""fork with kernel threads in play: the child starts clean, and the parent does not notice.
+
+Only the thread that forks lives on in the child: the workers stay with the parent, and so do the loop and the slot.
+"""
+
+from __future__ import annotations
+
+import pytest
+from thread_programs import Run, run_program_in_variant
+
+__all__ = ["run_program_in_variant"]
+
+PRELUDE = """
+def in_child(function):
+    # the exit code of a child that runs ``function``
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            signal.alarm(25)
+            faulthandler.dump_traceback_later(20)
+            code = function() or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def ends():
+    return 3
+
+def runs_anew():
+    # fibers of all kinds, on a new loop
+    def main():
+        assert len(all_fibers()) == 1
+        assert mixed_work()
+        assert detached(time.sleep, 0.05).join() is None
+        assert numbers()["detaches"] >= 1
+        return 3
+    return run(main)
+
+def is_told():
+    # whoever asks the parent's loop gets an answer
+    for call in (lambda: sleep(0), block, current_fiber, lambda: to_thread(int), lambda: old_queue.get(),
+                 lambda: await_(asyncio.sleep(0)), lambda: blocking().__enter__()):
+        try:
+            call()
+        except NotInFiber:
+            continue
+        return 10
+    for call in (lambda: spawn(int), lambda: spawn(int, thread=True), asyncio.get_running_loop,
+                 lambda: swapco.from_thread.run(int)):
+        try:
+            call()
+        except RuntimeError:
+            continue
+        return 11
+    for fiber in old_fibers:
+        repr(fiber), fiber.done(), fiber.state, fiber.name
+        resume(fiber)
+        fiber.cancel()
+    dump_fibers(file=open(os.devnull, "w"))
+    return 3
+
+def runs_anew_in_a_fork():
+    return in_child(runs_anew)
+
+def old_world():
+    # fibers in every state, and an idle worker
+    global old_fibers, old_queue, woken
+    old_queue = Queue()
+    woken = threading.Event()
+    to_thread(int)
+    old_fibers = [spawn(function, thread=thread) for thread in (False, True) for function in (block, old_queue.get)]
+    old_fibers += [detached(woken.wait), detached(python_loop, 2), spawn(sleep, 3600)]
+    sleep(0.002)
+
+def old_world_goes_on():
+    for fiber in old_fibers[0], old_fibers[2]:
+        assert resume(fiber, "resumed")
+    for fiber in old_fibers[1], old_fibers[3]:
+        old_queue.put("put")
+    woken.set()
+    old_fibers[-1].cancel()
+    wait(old_fibers)
+    assert [fiber.result() for fiber in old_fibers[:5]] == ["resumed", "put", "resumed", "put", True]
+    assert mixed_work()
+"""
+
+CHILDREN = ["ends", "runs_anew", "is_told", "runs_anew_in_a_fork"]
+
+PLACES = {
+    "an ordinary fiber": "codes.append(in_child(child))",
+    "an attached thread fiber": "spawn(lambda: codes.append(in_child(child)), thread=True).join()",
+    "a detached thread fiber": """
+    def in_blocking():
+        with blocking():
+            until_detached.wait()
+            codes.append(in_child(child))
+    until_detached = threading.Event()
+    fiber = detached(in_blocking)
+    until_detached.set()
+    fiber.join()
+""",
+    "a thread fiber that calls to_thread": "spawn(lambda: codes.append(to_thread(in_child, child)), thread=True).join()",
+    "to_thread": "codes.append(to_thread(in_child, child))",
+    "a foreign thread while the slot is lent": """
+    def work():
+        thread = threading.Thread(target=lambda: codes.append(in_child(child)))
+        thread.start()
+        thread.join()
+    spawn(work, thread=True).join()
+""",
+    "a foreign thread while the slot is handed back and forth": """
+    thread = threading.Thread(target=lambda: codes.append(in_child(child)))
+    def play():
+        while thread.is_alive():
+            sleep(0)
+    thread.start()
+    gather(*[spawn(play, thread=True) for _ in range(3)])
+""",
+    "a callback of the loop": """
+    asyncio.get_running_loop().call_soon(lambda: codes.append(in_child(child)))
+    until(lambda: codes)
+""",
+    "a function of from_thread.run": """
+    spawn(lambda: swapco.from_thread.run(lambda: codes.append(in_child(child))), thread=True).join()
+""",
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+def test_the_child_starts_clean(run_program_in_variant: Run, place: str, child: str) -> None:
+    run_program_in_variant(
+        PRELUDE
+        + f"""
+codes = []
+child = {child}
+
+def main():
+    old_world()
+    {place}
+    assert codes == [3], codes
+    old_world_goes_on()
+
+run(main)
+"""
+    )
+
+
+@pytest.mark.parametrize("how", ["thread=True", "thread=False"])
+@pytest.mark.parametrize("end", ["return 1", "raise KeyError('in the child')", "sys.exit(1)", "_thread.exit()"])
+def test_a_child_that_goes_on_as_the_fiber_ends(run_program_in_variant: Run, end: str, how: str) -> None:
+    result = run_program_in_variant(
+        PRELUDE
+        + f"""
+def forks():
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(25)
+        sys.stderr = sys.stdout
+        {end}
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def main():
+    to_thread(int)
+    code = spawn(forks, {how}).join()
+    assert code in (0, 1, 70), code
+    assert mixed_work()
+    say(f"parent, {{code}}")
+
+run(main)
+"""
+    )
+    if end == "return 1":
+        assert result.stdout.splitlines()[-1] == "parent, 70"
+        assert "a fiber returned in a forked child" in result.stdout
+    assert result.stdout.count("parent") == 1
+
+
+def test_a_child_that_leaves_blocking(run_program_in_variant: Run) -> None:
+    """The end of the block waits for a slot that the child does not have."""
+    run_program_in_variant(
+        PRELUDE
+        + """
+def forks():
+    try:
+        with blocking():
+            pid = os.fork()
+            if pid:
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            signal.alarm(25)
+    except RuntimeError:
+        if pid == 0:
+            os._exit(3)
+        raise
+    os._exit(4)
+
+def main():
+    code = spawn(forks, thread=True).join()
+    assert code in (3, 4), code
+    assert mixed_work()
+
+run(main)
+"""
+    )
+
+
+def test_many_forks_while_threads_come_and_go(run_program_in_variant: Run) -> None:
+    run_program_in_variant(
+        PRELUDE
+        + """
+def main():
+    over = False
+    def works():
+        while not over:
+            assert mixed_work()
+    worker = spawn(works)
+    for n in range(10):
+        assert (in_child, functools.partial(to_thread, in_child))[n % 2](ends) == 3
+        sleep(0.002)
+    assert to_thread(in_child, runs_anew) == 3
+    over = True
+    worker.join()
+
+run(main)
+"""
+    )
+
+
+def test_subprocesses_of_thread_fibers(run_program_in_variant: Run) -> None:
+    run_program_in_variant("""
+import subprocess, multiprocessing
+
+def child(n):
+    done = subprocess.run([sys.executable, "-S", "-c", f"print({n})"], capture_output=True, text=True)
+    return int(done.stdout)
+
+def main():
+    fibers = [spawn(child, n, thread=True) for n in range(4)]
+    assert [fiber.join() for fiber in fibers] == list(range(4))
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert to_thread(pool.map, abs, range(-3, 0)) == [3, 2, 1]
+
+run(main)
+""")
