@@ -142,6 +142,10 @@ ROWS = (
         "depth", "switch_to, run at depth 40", "run at depth 0",
         _laps("frame_depth.at_depth_40"), _laps("frame_depth.at_depth_0"), 1.10,
     ),
+    Row(
+        "watchdog", "sleep(0), watchdog each 1 ms", "no watchdog",
+        _laps("watchdog.on"), _laps("watchdog.off"), 1.50,
+    ),
     Row("spawn", SPAWN, "uvloop", _laps("spawn_join.on_swapco"), _laps("spawn_join.on_uvloop"), 0.15),
     Row(
         "memory", "memory of a parked flow", "gevent",

@@ -10,6 +10,7 @@ KeyboardInterrupt; a second one is raised at once, wherever the program is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -23,6 +24,8 @@ from ._core.backends import asked_for
 from ._loop.compat import get_running_loop
 from ._loop.loop import Loop, hub_of, new_event_loop
 from ._loop.task import Fiber
+from .monitor.watchdog import Watchdog
+from .monitor.watchdog import asked_for as watchdog_asked_for
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -43,10 +46,11 @@ class Runner:
 
     ``debug`` switches asyncio's debug mode; ``policy`` decides who runs next (Fifo unless given); ``switch`` is what
     fibers run on, "native" or "greenlet" (native stacks unless ``SWAPCO_SWITCH`` or the machine says otherwise);
-    ``slot`` has the options of kernel threads (a ``swapco.lowlevel.Slot``, for one loop only); ``loop_factory`` makes
-    the loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in seconds, closing waits for thread
-    fibers that block in the kernel (then they are left alone, with a warning), and for threads of the default
-    executor.
+    ``slot`` has the options of kernel threads (a ``swapco.lowlevel.Slot``, for one loop only); ``watchdog`` has a thread log which
+    fiber blocks or hogs the home worker: True or False, an interval in seconds, or None for what ``SWAPCO_WATCHDOG`` says
+    ("0", "1" or seconds), and without that in debug mode only; ``loop_factory`` makes the loop (it must be a
+    ``swapco.Loop``); ``shutdown_timeout`` is how long, in seconds, closing waits for thread fibers that block in the
+    kernel (then they are left alone, with a warning), and for threads of the default executor.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Runner:
         policy: Policy | None = None,
         switch: str | None = None,
         slot: Slot | None = None,
+        watchdog: bool | float | None = None,
         loop_factory: Callable[[], Loop] | None = None,
         shutdown_timeout: float | None = 5.0,
     ) -> None:
@@ -64,10 +69,13 @@ class Runner:
                 "give loop_factory=, or policy=, switch= and slot=, not both: the factory decides about the loop"
             )
         asked_for(switch)
+        watchdog_asked_for(watchdog, debug=False)
         self._debug = debug
         self._policy = policy
         self._switch = switch
         self._slot = slot
+        self._watchdog_argument = watchdog
+        self._watchdog: Watchdog | None = None
         self._loop_factory = loop_factory
         self._shutdown_timeout = shutdown_timeout
         self._loop: Loop | None = None
@@ -114,6 +122,17 @@ class Runner:
         self._loop = loop
         self._context = contextvars.copy_context()
 
+    def _watch(self, loop: Loop) -> None:
+        """Have the watchdog run, if there shall be one."""
+        if self._watchdog is None:
+            interval = watchdog_asked_for(self._watchdog_argument, loop.get_debug())
+            if interval is None:
+                return
+            self._watchdog = Watchdog(loop, interval)
+        # at the exit of the interpreter no thread can be started, but fibers run
+        with contextlib.suppress(RuntimeError):
+            self._watchdog.start()
+
     def run(
         self,
         main: Callable[..., T] | Coroutine[Any, Any, T],
@@ -139,6 +158,7 @@ class Runner:
         handler = self._take_over_sigint(fiber)
         hub.interrupt_handler = handler
         try:
+            self._watch(loop)
             result: T = loop.run_until_complete(fiber)
             return result
         except asyncio.CancelledError:
@@ -193,6 +213,8 @@ class Runner:
                 loop.run_until_complete(loop.shutdown_default_executor())
         finally:
             loop.close()
+            if self._watchdog is not None:
+                self._watchdog.stop()
 
 
 def run(
@@ -202,6 +224,7 @@ def run(
     policy: Policy | None = None,
     switch: str | None = None,
     slot: Slot | None = None,
+    watchdog: bool | float | None = None,
     loop_factory: Callable[[], Loop] | None = None,
     shutdown_timeout: float | None = 5.0,
 ) -> T:
@@ -216,6 +239,7 @@ def run(
         policy=policy,
         switch=switch,
         slot=slot,
+        watchdog=watchdog,
         loop_factory=loop_factory,
         shutdown_timeout=shutdown_timeout,
     ) as runner:

@@ -36,6 +36,10 @@ FLOORS: list[tuple[str, ...]] = [
     ("_loop.task",),
     ("_loop.deadlock", "_loop.slow"),
     ("_loop.loop",),
+    # observers, from above
+    ("monitor.kernel", "monitor.probe"),
+    ("monitor.watchdog",),
+    ("monitor",),
     # what programs use
     ("tasks", "runners", "timeouts"),
     ("groups", "waiting", "local", "lines", "threads", "from_thread"),
@@ -71,6 +75,7 @@ HEADERS_ONLY_IN = {
     # the system call, and the clock of its deadlines
     "futex.h": {"_core.futex", "_core.slot_word"},
     "detector.h": {"_core.slot"},
+    "thread_look.h": {"monitor.probe"},
     "sys/epoll.h": {"_loop.poller"},
     "sys/eventfd.h": {"_loop.poller"},
     "sys/timerfd.h": {"_loop.poller"},

@@ -677,6 +677,11 @@ cdef class Scheduler(Lender):
 
     # -- observers
 
+    @property
+    def running_fiber(self):
+        """The fiber that runs now, or None: the hub does, or no loop runs.  From any thread."""
+        return None if self.current == NULL else <object>self.current
+
     cdef int note_switch(self, FiberCore leaving) noexcept:
         return self.note("before_switch", leaving, None if self.current == NULL else <object>self.current)
 

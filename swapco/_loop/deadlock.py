@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["describe", "outside_sources"]
+__all__ = ["QuietThread", "describe", "outside_sources"]
+
+
+class QuietThread(threading.Thread):
+    """A thread of swapco's own that never wakes a fiber."""
 
 
 def outside_sources(
@@ -35,7 +39,8 @@ def outside_sources(
     if tasks:
         found.append(f"{len(tasks)} asyncio tasks")
     # every thread that runs Python code, also those that threading does not know
-    threads = len(sys._current_frames()) - 1 - own_threads
+    quiet = {thread.ident for thread in threading.enumerate() if isinstance(thread, QuietThread)}
+    threads = len(sys._current_frames().keys() - quiet) - 1 - own_threads
     if threads > 0:
         found.append(f"{threads} other threads")
     if threading.current_thread() is threading.main_thread():
