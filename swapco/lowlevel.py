@@ -9,8 +9,8 @@ from ._core.futex import FutexWord
 from ._core.instrument import Instrument
 from ._core.parking_lot import ParkingLot
 from ._core.policy import Deadline, Fifo, Lifo, Policy, Priority
-from ._core.verbs import block, resume, switch_to
 from ._core.slot import Slot, Worker
+from ._core.verbs import block, resume, switch_to
 from ._loop.poller import wait_readable, wait_writable
 
 __all__ = [

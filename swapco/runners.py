@@ -46,11 +46,11 @@ class Runner:
 
     ``debug`` switches asyncio's debug mode; ``policy`` decides who runs next (Fifo unless given); ``switch`` is what
     fibers run on, "native" or "greenlet" (native stacks unless ``SWAPCO_SWITCH`` or the machine says otherwise);
-    ``slot`` has the options of kernel threads (a ``swapco.lowlevel.Slot``, for one loop only); ``watchdog`` has a thread log which
-    fiber blocks or hogs the home worker: True or False, an interval in seconds, or None for what ``SWAPCO_WATCHDOG`` says
-    ("0", "1" or seconds), and without that in debug mode only; ``loop_factory`` makes the loop (it must be a
-    ``swapco.Loop``); ``shutdown_timeout`` is how long, in seconds, closing waits for thread fibers that block in the
-    kernel (then they are left alone, with a warning), and for threads of the default executor.
+    ``slot`` has the options of kernel threads (a ``swapco.lowlevel.Slot``, for one loop only); ``watchdog`` has a
+    thread log which fiber blocks or hogs the home worker: True or False, an interval in seconds, or None for what
+    ``SWAPCO_WATCHDOG`` says ("0", "1" or seconds), and without that in debug mode only; ``loop_factory`` makes the
+    loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in seconds, closing waits for thread fibers
+    that block in the kernel (then they are left alone, with a warning), and for threads of the default executor.
     """
 
     def __init__(

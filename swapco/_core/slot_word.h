@@ -352,7 +352,10 @@ enum swapco_lend_end {
 /* Home has lent the slot: wait until it has it again, in SCHED or REVOKED. Without the GIL.
  *
  * A signal interrupts the wait, and its handler must run in the main thread as soon as possible, so home revokes the
- * slot itself. From a worker that is inside the scheduler it cannot: such a one leaves soon, and home looks again. */
+ * slot itself. From a worker that is inside the scheduler it cannot: such a one leaves soon, and home looks again.
+ * A signal that came just before the sleep, or whose handler restarts system calls (loop.add_signal_handler), does not
+ * interrupt: its handler waits for the slot, for which the detector sees within a tick or two. A timeout would
+ * interrupt in all cases; arming it costs as much as the handoff. */
 static enum swapco_lend_end slot_wait_home(swapco_slot *s, int handles_signals, int *signalled)
 {
     const int64_t again_ns = 200000;

@@ -51,7 +51,7 @@ def test_timers_and_callbacks_go_on_while_one_blocks() -> None:
     loop.call_soon(called.append, "callback")
     loop.call_later(0.005, called.append, "timer")
     until_detached(blocked)
-    wait_until(lambda: called == ["callback", "timer"])
+    wait_until(lambda: sorted(called) == ["callback", "timer"])
     assert blocked.state == "DETACHED"
     held.let_go()
     blocked.join()

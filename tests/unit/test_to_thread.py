@@ -13,7 +13,6 @@ import gc
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,19 +27,11 @@ from thread_support import (
 )
 
 import swapco
-from swapco.threads import forget_blockers
 
-pytestmark = pytest.mark.usefixtures("fibers", "no_history")
+pytestmark = pytest.mark.usefixtures("fibers")
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
 LONG = 3600.0
-
-
-@pytest.fixture
-def no_history() -> Iterator[None]:
-    forget_blockers()
-    yield
-    forget_blockers()
 
 
 async def asynchronous() -> None:
