@@ -159,8 +159,8 @@ cdef class blocking:
     """``with blocking(): ...`` in a thread fiber: give the slot up around code that is known to block.
 
     The other fibers go on at once, without waiting for the detector.  At the end the fiber waits for its turn.  May be
-    nested.  Errors: RuntimeError in an ordinary fiber, whose kernel thread others need: use ``to_thread``; also if it is
-    left in another fiber than it was entered in (a generator that was handed on); NotInFiber where there is no fiber.
+    nested.  Errors: RuntimeError in an ordinary fiber, whose kernel thread others need: use ``to_thread``; also if it
+    is left in another fiber than it was entered in (a generator that was handed on); NotInFiber where there is none.
     """
 
     # who is inside, and how many times

@@ -468,11 +468,10 @@ cdef object outcome_of(FiberCore me, FiberCore f):
     return f.outcome()
 
 
-cdef FiberCore _checked(object fut, Kind kind):
+cdef int _check_wait_for(object fut, Kind kind) except -1:
     cdef section here = outside()
-    cdef FiberCore me = running_fiber("wait_for", &here.worker)
-    check(me, fut, kind, "wait_for")
-    return me
+    check(running_fiber("wait_for", &here.worker), fut, kind, "wait_for")
+    return 0
 
 
 cdef object _outcome_in_section(FiberCore f):
@@ -489,10 +488,9 @@ def wait_for(fut, timeout):
     ``timeout`` of 0 or less what does not run yet is not started.  Cancelling the caller cancels it, too.
     Errors: TypeError for anything else; ValueError for NaN and for another event loop's; NotInFiber.
     """
-    cdef FiberCore me
     cdef Kind kind = kind_of(fut)
     try:
-        me = _checked(fut, kind)
+        _check_wait_for(fut, kind)
         limit = _timeout(timeout)
         if kind >= COROUTINE and timeout is not None and timeout <= 0:
             raise TimeoutError("wait_for(): no time was left to start it")

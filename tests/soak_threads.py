@@ -1,4 +1,4 @@
-"""Fibers on kernel threads, as long as you like: ``python tests/soak_threads.py --seconds 3600 --seed 1 --switch native``.
+"""Fibers on kernel threads, as long as you like: ``python tests/soak_threads.py --seconds 3600 --switch native``.
 
 The soak run (soak.py), with thread fibers: about half of the workers are thread fibers, half of the children, too, and
 there are steps that block in the kernel, compute, and call back and forth between threads (soak_blocks.py).  Each round
@@ -25,8 +25,9 @@ from swapco.lowlevel import Slot
 
 #: Steps for the event loop's thread alone.
 AT_HOME = {"do_executor"}
-#: Steps about one thread: its stack, its hooks, its greenlets; or that stop all collections in between.
-NOT_HERE = {"do_recursion_error", "do_c_recursion", "do_collect", "do_dealloc", "do_trace", "do_frames", "do_greenlets"}
+#: Steps about one thread (its stack, its hooks, its greenlets), or that stop all collections in between.
+ONE_THREAD = ("recursion_error", "c_recursion", "collect", "dealloc", "trace", "frames", "greenlets")
+NOT_HERE = {f"do_{name}" for name in ONE_THREAD}
 
 
 class ThreadWorker(Blocks, soak.Worker):

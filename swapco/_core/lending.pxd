@@ -26,9 +26,6 @@ cdef class Lender(Dispatcher):
     cdef bint abandoned
     cdef object worker_main
     cdef readonly Py_ssize_t detached
-    cdef readonly unsigned long long detaches
-    cdef readonly unsigned long long reattaches
-    cdef readonly long long detached_ns
 
     # what thread fibers need
     cdef int give_up(self, FiberCore me) except -1

@@ -47,7 +47,7 @@ from cpython.ref cimport Py_DECREF
 from .clock cimport Clock, Timer
 from .fiber cimport Dispatcher, FiberCore, note_thread
 from .here cimport host
-from .slot cimport SWAPCO_GIVEN_BACK, Slot, ThreadStack, Worker, slot_enter, slot_leave, swapco_lend_end
+from .slot cimport SWAPCO_GIVEN_BACK, ThreadStack, Worker, slot_enter, slot_leave, swapco_lend_end
 from .states cimport *
 from .switch cimport Stack, thread_context_assign
 
@@ -158,9 +158,9 @@ cdef class Lender(Dispatcher):
         cdef PyObject *to = <PyObject *>target
         cdef unsigned long long detaches
         while True:
-            detaches = self.detaches
+            detaches = self.slot.detaches
             to = self.stack_for(self.lend(<ThreadStack>to))
-            if self.instruments is not None and self.detaches != detaches:
+            if self.instruments is not None and self.slot.detaches != detaches:
                 # nobody gave the slot on
                 self.note_switch(None)
             if to == <PyObject *>leaving:
@@ -188,7 +188,7 @@ cdef class Lender(Dispatcher):
             self.home_target = NULL
             return following
         target = <ThreadStack>(<FiberCore>self.current).stack
-        target.blocked = True
+        target.blocked = target.revoked = True
         self.detach(<FiberCore>self.current)
         return self.take()
 
@@ -199,7 +199,7 @@ cdef class Lender(Dispatcher):
         transition_detach(&f._state)
         stack.detached_at = self.real_clock.now_ns()
         self.detached += 1
-        self.detaches += 1
+        self.slot.detaches += 1
         try:
             if self.dirty:
                 self.flush_dirty()
@@ -264,7 +264,7 @@ cdef class Lender(Dispatcher):
             return 0  # a cancellation: it is raised where the fiber waits next
         stack.wants_slot = False
         transition_reattach(&f._state)
-        self.reattaches += 1
+        self.slot.reattaches += 1
         self.count_absence(stack)
         if self.instruments is not None:
             self.note("reattached", f)
@@ -273,13 +273,16 @@ cdef class Lender(Dispatcher):
     cdef int count_absence(self, ThreadStack stack) noexcept:
         """It is not detached any more."""
         self.detached -= 1
-        self.detached_ns += self.real_clock.now_ns() - stack.detached_at
+        self.slot.detached_ns += self.real_clock.now_ns() - stack.detached_at
         return 0
 
     cdef int weigh(self, ThreadStack stack) noexcept:
         """By its thread, which is back: was it right to run without the slot?"""
         if self.real_clock.now_ns() - stack.detached_at > self.slot.tick * 1e9:
             stack.blocked = True
+        elif stack.revoked:
+            self.slot.false_detaches += 1
+        stack.revoked = False
         return 0
 
     cdef int finish_detached(self, FiberCore f) except -1:

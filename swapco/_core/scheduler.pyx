@@ -721,9 +721,6 @@ cdef class Scheduler(Lender):
             "direct_handoffs": self.direct_handoffs,
             "drains": self.drains,
             "detached": self.detached,
-            "detaches": self.detaches,
-            "reattaches": self.reattaches,
-            "detached_s": self.detached_ns / 1e9,
             "idle_workers": len(self.idle_workers),
             **self.slot.statistics(),
         }

@@ -80,6 +80,8 @@ cdef class ThreadStack(Stack):
     cdef bint ended
     # it was detached by the detector, or ran for more than a tick without the slot
     cdef bint blocked
+    # it is detached because the slot was revoked, and not because it gave it up
+    cdef bint revoked
     # its one joiner gets the slot back at once: a call, not a program
     cdef bint is_call
     # may use the workers that are kept for clean-up
@@ -121,6 +123,11 @@ cdef class Slot:
     cdef list free_ids
     cdef readonly unsigned long long lends
     cdef readonly unsigned long long handoffs
+    # counted by Lender
+    cdef unsigned long long detaches
+    cdef unsigned long long false_detaches
+    cdef unsigned long long reattaches
+    cdef long long detached_ns
 
     cdef int bind_home(self) except -1
     cdef bint owned(self) noexcept

@@ -267,12 +267,18 @@ cdef class Slot:
 
         ``lends``: home gave the slot to a worker; ``handoffs``: a worker gave it to another one; ``revoked_by_*``: who
         took it from a worker that did not come back; ``taken_back``: how many of those came back before home had
-        noticed; ``ticks``: looks of the monitor.
+        noticed; ``detaches``: how many fibers ran on without the slot, ``false_detaches``: were back within a tick;
+        ``reattaches``: came back for more, ``detached_s``: after how many seconds, altogether; ``ticks``: looks of the
+        monitor.
         """
         return {
             "workers": len(self.others),
             "lends": self.lends,
             "handoffs": self.handoffs,
+            "detaches": self.detaches,
+            "false_detaches": self.false_detaches,
+            "reattaches": self.reattaches,
+            "detached_s": self.detached_ns / 1e9,
             "revoked_by_monitor": self.c.revoked_by_monitor,
             "revoked_by_sentinel": self.c.revoked_by_sentinel,
             "revoked_by_signal": self.c.revoked_by_signal,

@@ -221,7 +221,8 @@ def at_home(fn, tuple args):
         me.scheduler.raise_cancel(me)
     if not me.threaded:
         raise RuntimeError(
-            "from_thread.run() was called by a fiber on the event loop's thread: call the function directly, or spawn() it"
+            "from_thread.run() was called by a fiber on the event loop's thread: call the function directly, or "
+            "spawn() it"
         )
     return _at_home(me, fn, args, f"from_thread.run of {me.name}")
 

@@ -9,6 +9,7 @@ import uvloop
 from .._core.clock import Clock
 from .._core.policy import Policy
 from .._core.scheduler import Scheduler
+from .._core.slot import Slot
 from .._core.switch import Backend
 from .poller import PollingHub
 from .task import Fiber
@@ -24,7 +25,12 @@ class LoopHub(PollingHub):
 
 class Loop(uvloop.Loop):
     def __init__(
-        self, *, policy: Policy | None = None, clock: Clock | None = None, switch: str | None = None
+        self,
+        *,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+        switch: str | None = None,
+        slot: Slot | None = None,
     ) -> None: ...
     def _check_place(self) -> None: ...
     def run_forever(self) -> None: ...
@@ -32,7 +38,11 @@ class Loop(uvloop.Loop):
 
 def hub_of(loop: Loop) -> LoopHub: ...
 def new_event_loop(
-    *, policy: Policy | None = None, clock: Clock | None = None, switch: str | None = None
+    *,
+    policy: Policy | None = None,
+    clock: Clock | None = None,
+    switch: str | None = None,
+    slot: Slot | None = None,
 ) -> Loop: ...
 
 class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):

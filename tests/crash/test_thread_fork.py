@@ -17,8 +17,7 @@ def in_child(function):
     if pid == 0:
         code = 99
         try:
-            signal.alarm(25)
-            faulthandler.dump_traceback_later(20)
+            signal.alarm(20)
             code = function() or 0
         except BaseException:
             traceback.print_exc()
@@ -50,8 +49,8 @@ def is_told():
         except NotInFiber:
             continue
         return 10
-    for call in (lambda: spawn(int), lambda: spawn(int, thread=True), asyncio.get_running_loop,
-                 lambda: swapco.from_thread.run(int)):
+    for call in (lambda: spawn(int), lambda: spawn(int, thread=True), asyncio.get_running_loop, all_fibers,
+                 dump_fibers, lambda: swapco.from_thread.run(int)):
         try:
             call()
         except RuntimeError:
@@ -61,7 +60,6 @@ def is_told():
         repr(fiber), fiber.done(), fiber.state, fiber.name
         resume(fiber)
         fiber.cancel()
-    dump_fibers(file=open(os.devnull, "w"))
     return 3
 
 def runs_anew_in_a_fork():
@@ -104,7 +102,9 @@ PLACES = {
     until_detached.set()
     fiber.join()
 """,
-    "a thread fiber that calls to_thread": "spawn(lambda: codes.append(to_thread(in_child, child)), thread=True).join()",
+    "a thread fiber that calls to_thread": """
+    spawn(lambda: codes.append(to_thread(in_child, child)), thread=True).join()
+""",
     "to_thread": "codes.append(to_thread(in_child, child))",
     "a foreign thread while the slot is lent": """
     def work():
@@ -160,7 +160,7 @@ def test_a_child_that_goes_on_as_the_fiber_ends(run_program_in_variant: Run, end
 def forks():
     pid = os.fork()
     if pid == 0:
-        signal.alarm(25)
+        signal.alarm(20)
         sys.stderr = sys.stdout
         {end}
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -192,7 +192,7 @@ def forks():
             pid = os.fork()
             if pid:
                 return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            signal.alarm(25)
+            signal.alarm(20)
     except RuntimeError:
         if pid == 0:
             os._exit(3)

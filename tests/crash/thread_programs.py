@@ -33,7 +33,7 @@ def until(condition, what="the condition"):
 def detached(fn, *args):
     # a thread fiber that blocks, and was found out
     fiber = spawn(fn, *args, thread=True)
-    until(lambda: fiber.state == "DETACHED", f"{fiber!r} is detached")
+    until(lambda: fiber.state in ("DETACHED", "DONE"), f"{fiber!r} is detached")
     return fiber
 
 def lent():

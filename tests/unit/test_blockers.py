@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from helpers import wait_until
+from helpers import SOON_S, wait_until
 from thread_support import statistics, until_blocked
 
 import swapco
@@ -220,14 +220,20 @@ def test_one_that_is_handed_off_at_once_and_calls_swapco() -> None:
 
 
 @with_tick(0.02)
-def test_one_that_is_handed_off_at_once_is_cancelled_with_its_loop() -> None:
-    """Nothing that was handed off is lost, whatever becomes of the caller before it begins."""
+def test_callers_of_known_blockers_that_are_cancelled_leave_at_once() -> None:
+    gate = threading.Event()
+
+    def waits(seconds: float) -> None:
+        gate.wait(seconds)
+
     for _ in range(2):
-        swapco.to_thread(blocks)
-    callers = [swapco.spawn(swapco.to_thread, blocks, 0.001) for _ in range(5)]
-    swapco.sleep(0)
+        swapco.to_thread(waits, 0.1)
+    callers = [swapco.spawn(swapco.to_thread, waits, SOON_S) for _ in range(5)]
+    until_blocked(*callers)
     for caller in callers:
         caller.cancel()
     swapco.wait(callers)
     assert all(caller.cancelled() for caller in callers)
+    # the calls that have begun run on
+    gate.set()
     wait_until(lambda: len(swapco.all_fibers()) == 1)
