@@ -167,7 +167,8 @@ class Blocks(Tools):
 
         def write() -> None:
             try:
-                self.dice.random() < 0.5 and self.block()
+                if self.dice.random() < 0.5:
+                    self.block()
                 left = data
                 while left:
                     left = left[os.write(writing, left) :]

@@ -17,7 +17,7 @@ def in_child(function):
     if pid == 0:
         code = 99
         try:
-            signal.alarm(20)
+            signal.alarm(40)
             code = function() or 0
         except BaseException:
             traceback.print_exc()
@@ -160,7 +160,7 @@ def test_a_child_that_goes_on_as_the_fiber_ends(run_program_in_variant: Run, end
 def forks():
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)
+        signal.alarm(40)
         sys.stderr = sys.stdout
         {end}
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -192,7 +192,7 @@ def forks():
             pid = os.fork()
             if pid:
                 return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            signal.alarm(20)
+            signal.alarm(40)
     except RuntimeError:
         if pid == 0:
             os._exit(3)

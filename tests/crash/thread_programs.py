@@ -116,7 +116,7 @@ def run_program_in_variant(request: pytest.FixtureRequest) -> Run:
     flags = VARIANTS[request.param]
 
     def run(program: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        result = run_program(PRELUDE + program, *flags, timeout_s=30, **env)
+        result = run_program(PRELUDE + program, *flags, timeout_s=60, **env)
         assert result.returncode == code, result.stderr + result.stdout
         for trouble in ("Fatal Python error", "Segmentation", "Exception ignored", "swapco:"):
             assert trouble not in result.stderr, result.stderr
