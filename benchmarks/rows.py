@@ -185,7 +185,7 @@ ROWS = (
     ),
     Row(
         "thread-sleepers-new", "the same, ten thread fibers in time.sleep", "5 ms",
-        _unpinned("sleepers.beside_thread_fibers", "one"), Bound(5e6), None,
+        _unpinned("sleepers.beside_thread_fibers", "one"), Bound(5e6), 1.0,
     ),
     Row("thread-cpus", CPUS, "1.5 CPUs", _two_cpus, Bound(1e9 / 1.5), 1.0, cpus=2),
     Row("thread-cpus-plain", CPUS, "threading", _two_cpus, _unpinned("two_cpus.on_threads", "one"), None),

@@ -2,15 +2,7 @@
 
 from cpython.object cimport PyObject
 
-from ._core.clock cimport NEVER_NS, deadline_after
-from ._core.fiber cimport FiberCore, WaitQueue, fiber_here
-
-
-cdef inline long long deadline_of(FiberCore me, object timeout) except -1:
-    """When a wait that starts now ends.  Before the section: converting ``timeout`` may run user code."""
-    if timeout is None:
-        return NEVER_NS
-    return deadline_after(me.scheduler.clock, timeout)
+from ._core.fiber cimport FiberCore, WaitQueue, deadline_of, fiber_here
 
 
 cdef inline bint in_fiber():

@@ -13,7 +13,8 @@ from cpython.object cimport PyObject
 
 from ._core.clock cimport deadline_after, duration_ns
 from ._core.reasons cimport SLEEP
-from ._core.fiber cimport FiberCore, enter, fiber_here, outside, running_fiber, section
+from ._core.fiber cimport FiberCore, fiber_here, outside, running_fiber, section
+from ._core.here cimport host_here
 from ._core.scheduler cimport Scheduler, running_scheduler
 from ._core.slot cimport ThreadStack
 from ._core.wait cimport WAIT_WON_CANCEL
@@ -52,13 +53,14 @@ def spawn(fn, *args, name=None, context=None, thread=False, priority=0, deadline
     RuntimeError where no event loop runs.
     """
     cdef section here = outside()
+    cdef PyObject *found
     cdef Scheduler s
     cdef Fiber f
     try:
         if thread:
             _check_threadable(fn)
-        enter(&here.worker)
-        s = _scheduler_here("spawn")
+        found = host_here(&here.worker)
+        s = <Scheduler>found if found != NULL else _scheduler_here("spawn")
         if PyCoro_CheckExact(fn) and args:
             raise TypeError("a coroutine object takes no arguments: write spawn(f, x) or spawn(f(x)) for async def f")
         f = new_fiber(s, fn, args, name, context)

@@ -2,7 +2,7 @@
 
 from cpython.object cimport PyObject
 
-from .clock cimport Clock, Timer, TimerHeap
+from .clock cimport NEVER_NS, Clock, Timer, TimerHeap, deadline_after
 from .hub cimport Hub
 from .policy cimport Policy, Runnable
 from .here cimport enter, enter_if_attached, fiber_here, outside, running, running_host, section, swapco_worker
@@ -56,15 +56,15 @@ cdef class FiberCore(Postable):
     cdef unsigned long long number
     cdef Stack stack
     cdef signed char _state
+    # it has a kernel thread of its own: `stack` is a ThreadStack
+    cdef signed char threaded
+    # NEW, and waits until a worker is free
+    cdef signed char starved
     cdef bint has_token
     # `suspending` and `continuing` are called around every switch
     cdef bint hooked
     # in the list in front of the policy's
     cdef bint in_front
-    # it has a kernel thread of its own: `stack` is a ThreadStack
-    cdef bint threaded
-    # NEW, and waits until a worker is free
-    cdef bint starved
     # yielded while loop callbacks waited: they go first (`epoch` is the drain in which that was)
     cdef bint behind_loop
     cdef bint cancel_pending
@@ -202,6 +202,11 @@ cdef inline int queue_remove(FiberCore f) noexcept:
 
 # a loop or a worker begins in this thread: see _may_wait
 cdef int note_thread() noexcept
+
+
+cdef inline long long deadline_of(FiberCore me, object timeout) except -1:
+    """When a wait that starts now ends.  Before the section: converting ``timeout`` may run user code."""
+    return NEVER_NS if timeout is None else deadline_after(me.scheduler.clock, timeout)
 
 
 # `running` and `running_host` (here.pyx), with their types

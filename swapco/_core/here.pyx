@@ -60,6 +60,17 @@ cdef Host running_host():
     return None
 
 
+cdef PyObject *host_here(swapco_worker **entered) except? NULL:
+    """The same, borrowed, and with a section open."""
+    entered[0] = NULL
+    if swapco_running != NULL:
+        return swapco_running
+    if swapco_here == NULL or (<Worker>swapco_here).fiber == NULL:
+        return NULL
+    _enter(<Worker>swapco_here, entered)
+    return (<Worker>swapco_here).scheduler
+
+
 cdef PyObject *fiber_here() noexcept:
     """The fiber that runs in this thread, with or without the slot; NULL: none (or the hub does)."""
     if swapco_running != NULL:

@@ -45,7 +45,6 @@ cdef class Scheduler(Lender):
     cdef int enqueue(self, FiberCore f) except -1
     cdef PyObject *take_from_policy(self) noexcept
     cdef int conclude(self, FiberCore f, PyObject *returned) except -1
-    cdef int let_go(self, FiberCore f) noexcept
     cdef int tell_watchers(self, FiberCore f) except -1
     cdef int run_from_hub(self, PyObject *p) except -1
     cdef int trim_pool(self, Py_ssize_t keep) except -1

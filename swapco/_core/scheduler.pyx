@@ -107,6 +107,23 @@ cdef inline PyObject *_stack_for(Scheduler s, PyObject *following) noexcept:
     return <PyObject *>s.hub_stack
 
 
+cdef inline int _let_go(Scheduler s, FiberCore f) noexcept:
+    """It runs no more: what it ran on, and the list of the living."""
+    f.stack = None
+    f.fn = f.args = None
+    f.token = f.handed = None
+    f.has_token = f.hooked = f.cancel_pending = False
+    if f.live_prev != NULL:
+        (<FiberCore>f.live_prev).live_next = f.live_next
+    else:
+        s.live = f.live_next
+    if f.live_next != NULL:
+        (<FiberCore>f.live_next).live_prev = f.live_prev
+    f.live_prev = f.live_next = NULL
+    s.live_count -= 1
+    return 0
+
+
 cdef class _StackMain(StackMain):
     """What the stacks of a scheduler run."""
 
@@ -145,7 +162,11 @@ cdef class _StackMain(StackMain):
                     s.note_switch(None)
                 continue
             s.pool.append(stack)
-            target = _stack_for(s, following)
+            if following != NULL and (<FiberCore>following)._state != NEW:
+                s.current = following
+                target = <PyObject *>(<FiberCore>following).stack
+            else:
+                target = _stack_for(s, following)
             s.switches += 1
             s.io_calls = 0
             if s.instruments is not None:
@@ -348,7 +369,11 @@ cdef class Scheduler(Lender):
             self.flush_dirty()
         if following == <PyObject *>me:
             return 0
-        target = _stack_for(self, following)
+        if following != NULL and (<FiberCore>following)._state != NEW:
+            self.current = following
+            target = <PyObject *>(<FiberCore>following).stack
+        else:
+            target = _stack_for(self, following)
         self.switches += 1
         self.io_calls = 0
         if me.hooked:
@@ -417,7 +442,7 @@ cdef class Scheduler(Lender):
             transition_finish_detached(&f._state)
         else:
             transition_finish(&f._state)
-        self.let_go(f)
+        _let_go(self, f)
         if f.timer is not None:
             f.timer.fiber = None
             f.timer = None
@@ -436,26 +461,10 @@ cdef class Scheduler(Lender):
         Py_DECREF(f)
         return 0
 
-    cdef int let_go(self, FiberCore f) noexcept:
-        """It runs no more: what it ran on, and the list of the living."""
-        f.stack = None
-        f.fn = f.args = None
-        f.token = f.handed = None
-        f.has_token = f.hooked = f.cancel_pending = False
-        if f.live_prev != NULL:
-            (<FiberCore>f.live_prev).live_next = f.live_next
-        else:
-            self.live = f.live_next
-        if f.live_next != NULL:
-            (<FiberCore>f.live_next).live_prev = f.live_prev
-        f.live_prev = f.live_next = NULL
-        self.live_count -= 1
-        return 0
-
     cdef int forget(self, FiberCore f) except -1:
         """A detached fiber ended after the loop was closed."""
         transition_finish_detached(&f._state)
-        self.let_go(f)
+        _let_go(self, f)
         f.context = None
         Py_DECREF(f)
         return 0

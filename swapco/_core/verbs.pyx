@@ -5,8 +5,7 @@ What they do is in fiber.pyx, their laws are in docs/semantics.md.
 
 from cpython.object cimport PyObject
 
-from .clock cimport deadline_after
-from .fiber cimport FiberCore
+from .fiber cimport FiberCore, deadline_of
 from .here cimport enter_if_attached, outside, running, section
 from .reasons cimport BLOCK
 
@@ -21,7 +20,7 @@ def block(timeout=None):
     cdef section here = outside()
     cdef PyObject *me = running("block", &here.worker)
     return (<FiberCore>me).scheduler.block_fiber(
-        <FiberCore>me, deadline_after((<FiberCore>me).scheduler.clock, timeout), BLOCK
+        <FiberCore>me, deadline_of(<FiberCore>me, timeout), BLOCK
     )
 
 
@@ -52,5 +51,5 @@ def switch_to(FiberCore fiber not None, value=None, timeout=None):
     if fiber.scheduler is not (<FiberCore>me).scheduler:
         raise RuntimeError(f"switch_to({fiber!r}): it belongs to another event loop")
     return (<FiberCore>me).scheduler.switch_fiber(
-        <FiberCore>me, fiber, value, deadline_after((<FiberCore>me).scheduler.clock, timeout)
+        <FiberCore>me, fiber, value, deadline_of(<FiberCore>me, timeout)
     )
