@@ -75,6 +75,7 @@ HEADERS_ONLY_IN = {
     # the system call, and the clock of its deadlines
     "futex.h": {"_core.futex", "_core.slot_word"},
     "detector.h": {"_core.slot"},
+    "inheritance.h": {"_core.slot"},
     "thread_look.h": {"monitor.probe"},
     "sys/epoll.h": {"_loop.poller"},
     "sys/eventfd.h": {"_loop.poller"},

@@ -14,7 +14,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "swapco"
 SOURCES = sorted(PACKAGE.rglob("*.pyx"))
 DECLARED = re.compile(r"^ +cdef section here\b")
-OPENED = re.compile(r"\b(running_fiber|running|host_here|enter|enter_if_attached)\((?P<arguments>[^()]*(?:\([^()]*\)[^()]*)*)\)")
+OPENED = re.compile(
+    r"\b(running_fiber|running|host_here|enter|enter_if_attached)\((?P<arguments>[^()]*(?:\([^()]*\)[^()]*)*)\)"
+)
 FUNCTION = re.compile(r"^ *(?:async )?(?:def|cdef|cpdef)\b(?! class\b).*\(")
 DEFINED = re.compile(r"\b(?:running_fiber|running|host_here|enter|enter_if_attached|_enter)\(")
 

@@ -6,6 +6,8 @@ to the CPU on which home ran.  It stays pinned while the slot is lent now and th
 let go for ``REST_S``, in which the kernel may balance, and the next lend takes the CPU that the kernel chose.  A
 worker that is detached runs in parallel, so it is let go, and moved off the CPU.
 
+A program that is started meanwhile must not inherit the one CPU: inheritance.h sees to that.
+
 A kernel that refuses (seccomp, a cpuset that changed) turns pinning off for this slot: slower, not wrong.
 """
 

@@ -43,8 +43,6 @@ cdef extern from *:
     #include <pthread.h>
     static inline unsigned long swapco_thread_ident(void) { return (unsigned long)pthread_self(); }
 
-    /* Tells the slot when the kernel thread of a worker ends in another way than by returning. */
-    static pthread_key_t swapco_worker_key;
     """
     unsigned long swapco_thread_ident() noexcept
 
@@ -89,8 +87,13 @@ cdef extern from "detector.h" nogil:
     void detector_watch(swapco_slot *s)
     void detector_stop(swapco_slot *s)
 
+cdef extern from "inheritance.h":
+    int inheritance_prepare() except -1
+    void inheritance_home_is_pinned(swapco_slot *s) noexcept
+
 cdef extern from *:
     """
+    /* The key also tells the slot when the kernel thread of a worker ends in another way than by returning. */
     static int swapco_worker_key_new(void) { return pthread_key_create(&swapco_worker_key, slot_worker_ends); }
     static inline void swapco_no_cpus(swapco_slot *s) { CPU_ZERO(&s->others); CPU_ZERO(&s->allowed); }
     static inline void swapco_add_cpu(swapco_slot *s, int number, int shared)
@@ -412,7 +415,9 @@ cdef class Slot:
         cdef swapco_lend_end end
         cdef bint handles_signals = self.handles_signals
         cdef int signalled = 0
-        if self.placement is not None and (self.cpu < 0 or to.placement != self.placements or w.displaced):
+        if self.placement is not None and (
+            self.cpu < 0 or to.placement != self.placements or w.displaced or c.home.displaced
+        ):
             self.place(to)
         c.granted = w
         self.lends += 1
@@ -464,13 +469,19 @@ cdef class Slot:
 
     cdef int place(self, Worker worker) noexcept:
         """Pin a worker that is about to get the slot to the CPU of the others."""
-        if self.cpu < 0:
+        if self.cpu < 0 or self.c.home.displaced and self.owner_ident == self.home.ident:
+            self.c.home.displaced = 0
             self.cpu = self.ask_placement("choose", self.home.native_id)
+            self.c.cpu = self.cpu
             if self.cpu < 0:
                 return 0
             self.placements += 1
-            fill_masks(self.c, self.placement.allowed, self.cpu)
-            self.c.cpu = self.cpu
+            try:
+                fill_masks(self.c, self.placement.allowed, self.cpu)
+                inheritance_prepare()
+            except BaseException as error:
+                self.interrupt = error
+            inheritance_home_is_pinned(self.c)
         # moved away by the detector, perhaps, and back in time
         worker.c.displaced = 0
         if self.ask_placement("bring", worker.native_id, self.cpu):
@@ -490,6 +501,7 @@ cdef class Slot:
         if self.cpu >= 0:
             self.cpu = -1
             self.c.cpu = -1
+            inheritance_home_is_pinned(NULL)
             self.ask_placement("rest", self.home.native_id)
         return 0
 
