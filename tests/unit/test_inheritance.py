@@ -1,4 +1,4 @@
-"""A program that is started while its starter is pinned to the slot's CPU gets all CPUs of the process: inheritance.h."""
+"""A program that is started while its starter is pinned gets all CPUs of the process: inheritance.h."""
 
 from __future__ import annotations
 
