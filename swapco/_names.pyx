@@ -50,7 +50,7 @@ cdef object _in_thread(str caller, object function, tuple args):
     cdef FiberCore me
     if _may_block():
         return function(*args)
-    me = running_fiber(caller, &here.worker)
+    me = running_fiber(caller, &here.worker, None)
     loop = (<PollingHub>me.scheduler.hub).loop
     return await_(loop.run_in_executor(None, function, *args))
 
@@ -63,7 +63,7 @@ def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0) -> list:
         port is None or isinstance(port, int) or (isinstance(port, (str, bytes)) and port.isdigit())
     ):
         return _socket.getaddrinfo(host, port, family, type, proto, flags)
-    me = running_fiber("getaddrinfo", &here.worker)
+    me = running_fiber("getaddrinfo", &here.worker, None)
     loop = (<PollingHub>me.scheduler.hub).loop
     found = await_(loop.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags))
     return [

@@ -82,7 +82,7 @@ cdef class TaskGroup(Watcher):
         event loop than the group's; those of ``swapco.spawn``.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef FiberCore member
         try:
             self.check_open()
@@ -155,7 +155,7 @@ cdef class TaskGroup(Watcher):
 
     def __enter__(self):
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("TaskGroup", &here.worker)
+        cdef FiberCore me = running_fiber("TaskGroup", &here.worker, self)
         if self.entered:
             raise RuntimeError(f"{self!r} has already been entered")
         self.parent = me
@@ -183,7 +183,7 @@ cdef class TaskGroup(Watcher):
         cdef object thrown = None
         if me is None:
             raise RuntimeError(f"{self!r} has already been left")
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.exiting = True
         if error is not None:
             if self.base_error is None and isinstance(error, (KeyboardInterrupt, SystemExit)):

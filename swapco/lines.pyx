@@ -3,12 +3,12 @@
 A blocking operation of a primitive looks like this:
 
     cdef section here                             the slot is ours until the return, also in a thread fiber
-    me = running_fiber("Lock.acquire", &here.worker)   NotInFiber where there is nothing to block
+    me = running_fiber("Lock.acquire", &here.worker, self)   NotInFiber where there is nothing to block
     deadline_ns = deadline_of(me, timeout)        ValueError for NaN, also if it need not wait
     ...                                           the fast path: no switch, no cancellation point
     wait_in_line(me, &self.waiters, LOCK, ...)    raises what can be raised before it parks, then parks
 
-and a releasing one opens its section with ``enter(&here.worker)``, and calls ``check_thread`` before it changes
+and a releasing one opens its section with ``enter(&here.worker, self)``, and calls ``check_thread`` before it changes
 anything, if there is somebody to wake.  User code (a predicate, a callback) is called outside of sections.
 
 ``async with`` in the hub.  A coroutine that a fiber drives may block like any function.  A coroutine in the hub must
@@ -74,7 +74,7 @@ cdef object caller():
 def _acquire_in_helper(acquire, undo):
     """What the helper runs: ``acquire``, and ``undo`` if it was cancelled too late to stop that."""
     cdef section here = outside()
-    cdef FiberCore me = running_fiber("async with", &here.worker)
+    cdef FiberCore me = running_fiber("async with", &here.worker, None)
     result = acquire()
     if me.cancel_pending:
         undo()

@@ -114,7 +114,7 @@ cdef class _Acquirable:
 
     def _acquire_for(self, holder):
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("async with", &here.worker)
+        cdef FiberCore me = running_fiber("async with", &here.worker, self)
         self.take(me, NEVER_NS)
         self.pass_to(holder)
 
@@ -228,7 +228,7 @@ cdef class Lock(_Mutex):
         fibers of another event loop are in line.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Lock.acquire", &here.worker)
+        cdef FiberCore me = running_fiber("Lock.acquire", &here.worker, self)
         self.take(me, deadline_of(me, timeout))
         return True
 
@@ -239,14 +239,14 @@ cdef class Lock(_Mutex):
         RuntimeError if the lock is not locked, or from another thread than that of the waiting fibers.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if self.depth == 0:
             raise RuntimeError("Lock is not acquired. Every release() needs an acquire() before it")
         self.give()
 
     def __enter__(self) -> None:
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Lock.__enter__", &here.worker)
+        cdef FiberCore me = running_fiber("Lock.__enter__", &here.worker, self)
         if type(self) is not Lock:
             self.acquire()
             return
@@ -254,7 +254,7 @@ cdef class Lock(_Mutex):
 
     def __exit__(self, exc_type, exc, traceback) -> None:
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if type(self) is not Lock or self.depth == 0:
             self.release()
             return
@@ -294,7 +294,7 @@ cdef class RLock(_Mutex):
         fibers of another event loop are in line.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("RLock.acquire", &here.worker)
+        cdef FiberCore me = running_fiber("RLock.acquire", &here.worker, self)
         self.take(me, deadline_of(me, timeout))
         return True
 
@@ -304,7 +304,7 @@ cdef class RLock(_Mutex):
         Errors: RuntimeError if the caller is not the owner.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if self.depth == 0:
             raise RuntimeError("cannot release un-acquired lock: every release() needs an acquire() before it")
         if self.holder is not caller():
@@ -366,7 +366,7 @@ cdef class Semaphore(_Acquirable):
         fibers of another event loop are in line.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Semaphore.acquire", &here.worker)
+        cdef FiberCore me = running_fiber("Semaphore.acquire", &here.worker, self)
         self.take(me, deadline_of(me, timeout))
         return True
 
@@ -376,7 +376,7 @@ cdef class Semaphore(_Acquirable):
         Errors: RuntimeError from another thread than that of the waiting fibers.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.give()
 
     def locked(self) -> bool:
@@ -389,7 +389,7 @@ cdef class Semaphore(_Acquirable):
 
     def __enter__(self) -> None:
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Semaphore.__enter__", &here.worker)
+        cdef FiberCore me = running_fiber("Semaphore.__enter__", &here.worker, self)
         if type(self) is not Semaphore and type(self) is not BoundedSemaphore:
             self.acquire()
             return
@@ -397,7 +397,7 @@ cdef class Semaphore(_Acquirable):
 
     def __exit__(self, exc_type, exc, traceback) -> None:
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if type(self) is not Semaphore and type(self) is not BoundedSemaphore:
             self.release()
             return
@@ -442,7 +442,7 @@ cdef class Event:
         From fibers and loop callbacks.  Errors: RuntimeError from another thread than that of the waiting fibers.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef FiberCore f
         if self.waiters.head == NULL:
             self.flag = True
@@ -455,7 +455,7 @@ cdef class Event:
     def clear(self) -> None:
         """Lower the flag: ``wait`` blocks again.  Fibers that ``set`` has woken return all the same."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.flag = False
 
     def wait(self, *, timeout=None) -> bool:
@@ -466,7 +466,7 @@ cdef class Event:
         fibers of another event loop are in line.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Event.wait", &here.worker)
+        cdef FiberCore me = running_fiber("Event.wait", &here.worker, self)
         cdef long long deadline_ns = deadline_of(me, timeout)
         if not self.flag:
             wait_in_line(me, &self.waiters, EVENT, self, deadline_ns)
@@ -587,18 +587,18 @@ cdef class Condition:
         Other errors: RuntimeError if the lock is not held; NotInFiber; ValueError for a timeout that is NaN.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Condition.wait", &here.worker)
+        cdef FiberCore me = running_fiber("Condition.wait", &here.worker, self)
         self.wait_until(me, deadline_of(me, timeout))
         return True
 
     cdef long long deadline_for(self, object timeout) except -1:
         cdef section here = outside()
-        return deadline_of(running_fiber("Condition.wait_for", &here.worker), timeout)
+        return deadline_of(running_fiber("Condition.wait_for", &here.worker, self), timeout)
 
     cdef int wait_once(self, long long deadline_ns) except -1:
         """One wait of ``wait_for``, whose predicate is user code: it runs in no section."""
         cdef section here = outside()
-        return self.wait_until(running_fiber("Condition.wait_for", &here.worker), deadline_ns)
+        return self.wait_until(running_fiber("Condition.wait_for", &here.worker, self), deadline_ns)
 
     def wait_for(self, predicate, *, timeout=None):
         """Wait until ``predicate()`` is true, and return its value; it is called with the lock held.
@@ -626,7 +626,7 @@ cdef class Condition:
         Never blocks.  Errors: RuntimeError if the lock is not held.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if not self.lock.held_by_caller():
             raise RuntimeError(f"cannot notify on un-acquired lock: write `with condition:` around it ({self!r})")
         self.requeue(n)
@@ -681,7 +681,7 @@ cdef class Barrier:
         a timeout that is NaN, RuntimeError if fibers of another event loop wait here.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Barrier.wait", &here.worker)
+        cdef FiberCore me = running_fiber("Barrier.wait", &here.worker, self)
         cdef long long deadline_ns = deadline_of(me, timeout)
         cdef object index
         if self.is_broken:
@@ -719,7 +719,7 @@ cdef class Barrier:
     def reset(self) -> None:
         """Make the barrier empty and usable; fibers that wait get a BrokenBarrierError.  Never blocks."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.turn_away("reset", False)
 
     def abort(self) -> None:
@@ -728,7 +728,7 @@ cdef class Barrier:
         Never blocks.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.turn_away("abort", True)
 
     @property

@@ -238,7 +238,7 @@ cdef class Queue:
         are in line, and what the comparison of a PriorityQueue's items raises.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Queue.put", &here.worker)
+        cdef FiberCore me = running_fiber("Queue.put", &here.worker, self)
         cdef long long deadline_ns = deadline_of(me, timeout)
         if self.is_shutdown:
             raise _shut_down_error("put")
@@ -254,7 +254,7 @@ cdef class Queue:
         the waiting fibers; what the comparison of a PriorityQueue's items raises.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if self.is_shutdown:
             raise _shut_down_error("put_nowait")
         if not self.has_room():
@@ -307,7 +307,7 @@ cdef class Queue:
         NotInFiber; ValueError for a timeout that is NaN; RuntimeError if fibers of another event loop are in line.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Queue.get", &here.worker)
+        cdef FiberCore me = running_fiber("Queue.get", &here.worker, self)
         cdef long long deadline_ns = deadline_of(me, timeout)
         cdef object item
         if self.count():
@@ -326,7 +326,7 @@ cdef class Queue:
         RuntimeError from another thread than that of the waiting fibers.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if self.count():
             return self.get_item()
         if self.is_shutdown:
@@ -342,7 +342,7 @@ cdef class Queue:
         the waiting fibers.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if self.unfinished <= 0:
             raise ValueError("task_done() called too many times")
         if self.joiners.head != NULL:
@@ -359,7 +359,7 @@ cdef class Queue:
         fibers of another event loop are in line.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Queue.join", &here.worker)
+        cdef FiberCore me = running_fiber("Queue.join", &here.worker, self)
         cdef long long deadline_ns = deadline_of(me, timeout)
         if self.unfinished > 0:
             wait_in_line(me, &self.joiners, QUEUE_JOIN, self, deadline_ns)
@@ -372,7 +372,7 @@ cdef class Queue:
         that of the waiting fibers.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef object _dropped = None
         cdef Py_ssize_t count
         if self.getters.head != NULL:

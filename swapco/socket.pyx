@@ -198,7 +198,7 @@ cdef object _until_done(object sock, str caller, bint reading, int flags, object
     cdef long long deadline = 0
     if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
         return method(sock, *args)
-    me = running_fiber(caller, &here.worker)
+    me = running_fiber(caller, &here.worker, None)
     r = _registration(sock, io, me)
     if reading:
         r.begin_read(me)
@@ -336,13 +336,13 @@ class socket(_Base):
     def __del__(self):
         cdef section here = outside()
         # nobody waits for a socket that nobody has: no need to wait for the slot
-        enter_if_attached(&here.worker)
+        enter_if_attached(&here.worker, self)
         _forget(self)
         _Base.__del__(self)
 
     def _real_close(self):
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         _forget(self)
         _Base._real_close(self)
 
@@ -352,7 +352,7 @@ class socket(_Base):
         The descriptor stays non-blocking.  Fibers that are parked in an operation get OSError (EBADF).
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         _forget(self)
         return _Base.detach(self)
 
@@ -402,7 +402,7 @@ class socket(_Base):
             raise ValueError("negative buffersize in recv")
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_recv(self, bufsize, flags)
-        me = running_fiber("socket.recv", &here.worker)
+        me = running_fiber("socket.recv", &here.worker, self)
         if bufsize <= SCRATCH_SIZE and not flags & (MSG_WAITALL | MSG_TRUNC):
             r = _registration(self, io, me)
             scratch = r.poller.scratch
@@ -418,7 +418,7 @@ class socket(_Base):
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_recv_into(self, buffer, nbytes, flags)
-        me = running_fiber("socket.recv_into", &here.worker)
+        me = running_fiber("socket.recv_into", &here.worker, self)
         try:
             PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         except BufferError as error:
@@ -466,7 +466,7 @@ class socket(_Base):
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_send(self, data, flags)
-        me = running_fiber("socket.send", &here.worker)
+        me = running_fiber("socket.send", &here.worker, self)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             return _registration(self, io, me).send(me, <char *>view.buf, view.len, flags, io.timeout_ns)
@@ -484,7 +484,7 @@ class socket(_Base):
         cdef Py_buffer view
         if io.timeout_ns == 0 or flags & NEVER_BLOCKS:
             return _base_sendall(self, data, flags)
-        me = running_fiber("socket.sendall", &here.worker)
+        me = running_fiber("socket.sendall", &here.worker, self)
         if type(data) is bytes:
             _registration(self, io, me).send_all(
                 me, PyBytes_AS_STRING(data), len(<bytes>data), flags, io.timeout_ns
@@ -532,7 +532,7 @@ class socket(_Base):
         self._check_sendfile_params(file, offset, count)
         if io.timeout_ns == 0:
             raise ValueError("non-blocking sockets are not supported")
-        me = running_fiber("socket.sendfile", &here.worker)
+        me = running_fiber("socket.sendfile", &here.worker, self)
         try:
             fileno = file.fileno()
             size = os.fstat(fileno).st_size
@@ -586,7 +586,7 @@ class socket(_Base):
         if io.timeout_ns == 0:
             _base_connect(self, address)
             return
-        number = _connect(self, io, running_fiber("socket.connect", &here.worker), address)
+        number = _connect(self, io, running_fiber("socket.connect", &here.worker, self), address)
         if number:
             raise_errno(number)
 
@@ -597,7 +597,7 @@ class socket(_Base):
         if io.timeout_ns == 0:
             return _base_connect_ex(self, address)
         try:
-            return _connect(self, io, running_fiber("socket.connect_ex", &here.worker), address)
+            return _connect(self, io, running_fiber("socket.connect_ex", &here.worker, self), address)
         except TimeoutError:
             return errno.EAGAIN
 

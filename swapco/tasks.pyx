@@ -72,7 +72,9 @@ def spawn(fn, *args, name=None, context=None, thread=False, priority=0, deadline
         f.priority = priority
     if deadline is not None:
         f.deadline = deadline
-    if thread:
+    if thread and s.controlled:
+        f.poses_as_thread = True
+    elif thread:
         on_thread(s, f)
     s.spawn_fiber(f)
     return f
@@ -112,7 +114,7 @@ def sleep(delay, result=None):
     Errors: CancelledError, NotInFiber, ValueError for NaN.
     """
     cdef section here = outside()
-    cdef FiberCore me = running_fiber("sleep", &here.worker)
+    cdef FiberCore me = running_fiber("sleep", &here.worker, None)
     cdef long long deadline
     if delay is _ZERO or duration_ns(delay) == 0:
         me.scheduler.yield_now(me)
@@ -131,7 +133,7 @@ def current_fiber() -> Fiber:
     cdef section here = outside()
     cdef PyObject *f = fiber_here()
     # without a section: also in a detached fiber
-    return running_fiber("current_fiber", &here.worker) if f == NULL else <FiberCore>f
+    return running_fiber("current_fiber", &here.worker, None) if f == NULL else <FiberCore>f
 
 
 def all_fibers(loop=None) -> set:

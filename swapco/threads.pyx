@@ -130,7 +130,7 @@ def to_thread(func, /, *args, **kwargs):
     CancelledError; RuntimeError if the process can have no more threads.
     """
     cdef section here = outside()
-    cdef FiberCore me = running_fiber("to_thread", &here.worker)
+    cdef FiberCore me = running_fiber("to_thread", &here.worker, None)
     cdef Scheduler s = <Scheduler>me.scheduler
     cdef Fiber call
     cdef ThreadStack stack
@@ -143,6 +143,11 @@ def to_thread(func, /, *args, **kwargs):
         s.raise_cancel(me)
     s.may_wait(me)
     call = new_fiber(s, functools.partial(func, **kwargs) if kwargs else func, args, None, None)
+    if s.controlled:
+        call.poses_as_thread = True
+        s.spawn_fiber(call)
+        s.call_fiber(me, call)
+        return call.outcome()
     stack = on_thread(s, call)
     stack.is_call = True
     stack.starts_detached = score_of(func) >= KNOWN
@@ -172,8 +177,8 @@ cdef class blocking:
         cdef PyObject *p = fiber_here()
         cdef FiberCore me
         cdef ThreadStack stack
-        me = running_fiber("blocking", &here.worker) if p == NULL else <FiberCore>p
-        if not me.threaded:
+        me = running_fiber("blocking", &here.worker, self) if p == NULL else <FiberCore>p
+        if not me.threaded and not me.poses_as_thread:
             raise RuntimeError(
                 f"blocking() in {me!r}: the other fibers run on its kernel thread, so it must not block; call "
                 "to_thread(fn), or spawn(fn, thread=True)"
@@ -182,11 +187,15 @@ cdef class blocking:
             raise RuntimeError(f"this blocking() is in use by {self.fiber!r}: make one for each fiber")
         self.fiber = me
         self.depth += 1
+        if me.poses_as_thread:
+            # nothing in a controlled run blocks but what it controls; others may go first
+            me.scheduler.yield_now(me)
+            return
         stack = <ThreadStack>me.stack
         stack.blocking += 1
         if stack.blocking > 1:
             return
-        enter_if_attached(&here.worker)
+        enter_if_attached(&here.worker, self)
         if here.worker != NULL:
             # the section ends here, and not with the function: the slot is somebody else's by then
             here.worker.depth -= 1
@@ -202,7 +211,9 @@ cdef class blocking:
         self.depth -= 1
         if self.depth == 0:
             self.fiber = None
+        if (<FiberCore>me).poses_as_thread:
+            return
         stack = <ThreadStack>(<FiberCore>me).stack
         stack.blocking -= 1
         if stack.blocking == 0:
-            enter(&here.worker)
+            enter(&here.worker, self)

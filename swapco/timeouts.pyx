@@ -74,7 +74,7 @@ cdef class Timeout(Timer):
         Errors: RuntimeError before the block, after it, and when the limit has expired; ValueError for NaN.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef long long deadline_ns
         if self.state == DUE:
             if not self.withdraw():
@@ -139,7 +139,7 @@ cdef class Timeout(Timer):
 
     def __enter__(self):
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("timeout", &here.worker)
+        cdef FiberCore me = running_fiber("timeout", &here.worker, self)
         if self.state != CREATED:
             raise RuntimeError("Timeout has already been entered")
         self.fiber = me
@@ -151,7 +151,7 @@ cdef class Timeout(Timer):
 
     def __exit__(self, kind, error, trace):
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef bint own
         if self.state == ENTERED:
             self.fiber.scheduler.timers.disarm(self)
@@ -200,7 +200,7 @@ def timeout(delay) -> Timeout:
         limit.deadline_ns = NEVER_NS
         return limit
     if s is None:
-        s = running_fiber("timeout", &here.worker).scheduler
+        s = running_fiber("timeout", &here.worker, None).scheduler
     limit.deadline_ns = deadline_after(s.clock, delay)
     limit._when = s.clock.now_ns() / 1e9 + delay
     return limit

@@ -306,7 +306,7 @@ def gather(*coros_or_futures, return_exceptions=False) -> list:
     cdef list results
     cdef object cancellation = None
     try:
-        me = running_fiber("gather", &here.worker)
+        me = running_fiber("gather", &here.worker, None)
         things = running_things(me, list(coros_or_futures), "gather")
     except BaseException:
         close_coroutines(coros_or_futures)
@@ -360,7 +360,7 @@ def wait(fs, *, timeout=None, return_when=ALL_COMPLETED):
             raise ValueError(
                 f"return_when is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}"
             )
-        me = running_fiber("wait", &here.worker)
+        me = running_fiber("wait", &here.worker, None)
         deadline_ns = deadline_after(me.scheduler.clock, timeout)
         things = list(dict.fromkeys(running_things(me, given, "wait")))
     except BaseException:
@@ -407,7 +407,7 @@ cdef class _AsCompleted(_Several):
             return self.finished.popleft()
         if self.pending == 0:
             raise StopIteration
-        me = running_fiber("as_completed", &here.worker)
+        me = running_fiber("as_completed", &here.worker, self)
         if me.scheduler is not self.scheduler:
             raise RuntimeError("this as_completed() iterator belongs to another event loop")
         try:
@@ -434,7 +434,7 @@ def as_completed(fs, *, timeout=None):
     cdef _AsCompleted iterator
     cdef list given = collection(fs, "as_completed")
     try:
-        me = running_fiber("as_completed", &here.worker)
+        me = running_fiber("as_completed", &here.worker, None)
         iterator = _AsCompleted.__new__(_AsCompleted)
         iterator.deadline_ns = deadline_after(me.scheduler.clock, timeout)
         things = list(dict.fromkeys(running_things(me, given, "as_completed")))
@@ -470,13 +470,13 @@ cdef object outcome_of(FiberCore me, FiberCore f):
 
 cdef int _check_wait_for(object fut, Kind kind) except -1:
     cdef section here = outside()
-    check(running_fiber("wait_for", &here.worker), fut, kind, "wait_for")
+    check(running_fiber("wait_for", &here.worker, None), fut, kind, "wait_for")
     return 0
 
 
 cdef object _outcome_in_section(FiberCore f):
     cdef section here = outside()
-    return outcome_of(running_fiber("wait_for", &here.worker), f)
+    return outcome_of(running_fiber("wait_for", &here.worker, None), f)
 
 
 def wait_for(fut, timeout):
@@ -517,7 +517,7 @@ def shield(arg):
     cdef FiberCore me
     cdef _Wait watcher
     try:
-        me = running_fiber("shield", &here.worker)
+        me = running_fiber("shield", &here.worker, None)
         thing = running_things(me, [arg], "shield")[0]
     except BaseException:
         close_coroutines((arg,))

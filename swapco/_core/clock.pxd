@@ -11,6 +11,12 @@ cdef class Clock:
 
 cdef class ManualClock(Clock):
     cdef long long _now_ns
+    # may it be moved to the next deadline when nothing else can happen?
+    cdef bint may_jump(self) noexcept
+
+
+cdef class VirtualClock(ManualClock):
+    cdef public bint autojump
 
 
 cdef class Timer:

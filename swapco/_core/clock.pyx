@@ -60,6 +60,24 @@ cdef class ManualClock(Clock):
             raise ValueError(f"a clock cannot go back: advance({seconds!r})")
         self._now_ns += duration_ns(seconds)
 
+    cdef bint may_jump(self) noexcept:
+        return False
+
+
+cdef class VirtualClock(ManualClock):
+    """A clock that stands still while anything can run, and jumps to the next deadline when nothing can: for tests.
+
+    A test that sleeps for a year takes no time.  ``start`` is what it shows at first, in seconds; ``autojump=False``
+    leaves it to ``advance`` to move it.
+    """
+
+    def __init__(self, start: float = 0.0, *, autojump: bool = True):
+        ManualClock.__init__(self, start)
+        self.autojump = autojump
+
+    cdef bint may_jump(self) noexcept:
+        return self.autojump
+
 
 cdef class Timer:
     """Something that happens at a deadline: subclasses say what, in ``fire``."""

@@ -53,13 +53,15 @@ cdef class FiberCore(Postable):
     cdef object context
     # given, or None: then it is named after its number
     cdef str _name
-    cdef unsigned long long number
+    cdef readonly unsigned long long number
     cdef Stack stack
     cdef signed char _state
     # it has a kernel thread of its own: `stack` is a ThreadStack
     cdef signed char threaded
     # NEW, and waits until a worker is free
     cdef signed char starved
+    # in a controlled run: it would have a kernel thread, and runs as an ordinary fiber
+    cdef signed char poses_as_thread
     cdef bint has_token
     # `suspending` and `continuing` are called around every switch
     cdef bint hooked
@@ -120,6 +122,8 @@ cdef class Dispatcher(Host):
     cdef list dirty
     cdef bint draining
     cdef bint drain_requested
+    # a Controller decides who runs next and when a timer fires: no turn of the loop, no thread, no real time
+    cdef bint controlled
     # since the last take from the run queue; of the running fiber since its last suspension
     cdef int handoffs
     cdef int io_calls
@@ -210,8 +214,8 @@ cdef inline long long deadline_of(FiberCore me, object timeout) except -1:
 
 
 # `running` and `running_host` (here.pyx), with their types
-cdef inline FiberCore running_fiber(str caller, swapco_worker **entered):
-    return <FiberCore>running(caller, entered)
+cdef inline FiberCore running_fiber(str caller, swapco_worker **entered, object primitive):
+    return <FiberCore>running(caller, entered, primitive)
 
 
 cdef inline Dispatcher running_dispatcher():

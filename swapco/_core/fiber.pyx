@@ -215,7 +215,7 @@ cdef class FiberCore(Postable):
 
     cdef int join_until(self, long long deadline_ns) except -1:
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("Fiber.join", &here.worker)
+        cdef FiberCore me = running_fiber("Fiber.join", &here.worker, self)
         if me is self:
             raise RuntimeError(f"{self!r} cannot join itself: it would wait for ever")
         if me.scheduler is not self.scheduler:
@@ -247,7 +247,7 @@ cdef class FiberCore(Postable):
     cdef int request_cancel(self, object message) except -1:
         cdef section here = outside()
         cdef Dispatcher s = self.scheduler
-        enter_if_attached(&here.worker)
+        enter_if_attached(&here.worker, self)
         self.cancel_requests += 1
         self.cancel_message = message
         self.cancel_pending = True

@@ -7,10 +7,10 @@ from .slot cimport Host, Worker, outside, section, swapco_worker
 
 # Who runs now, for an operation of the scheduler or a primitive.  All but `fiber_here` enter a section in a thread
 # fiber, which waits for the slot first if it is detached; the caller ends it: `cdef section here = outside()`.
-cdef PyObject *running(str caller, swapco_worker **entered) except NULL
+cdef PyObject *running(str caller, swapco_worker **entered, object primitive) except NULL
 cdef PyObject *host_here(swapco_worker **entered) except? NULL
-cdef int enter(swapco_worker **entered) except -1
-cdef int enter_if_attached(swapco_worker **entered) except -1
+cdef int enter(swapco_worker **entered, object primitive) except -1
+cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1
 cdef PyObject *fiber_here() noexcept
 cdef Host running_host()
 cdef bint loop_runs_here() noexcept

@@ -9,15 +9,20 @@ to its last change.  On the home worker that is so by itself.  A thread fiber *e
 that it is inside the scheduler, where it cannot be revoked; if it was detached, it waits for its turn first.  It leaves
 when the function returns, whichever way, because the section is a C variable with a clean-up (slot_word.h):
 
-    cdef section here = outside()                            the first statement of the function
-    cdef FiberCore me = running_fiber("X", &here.worker)     or: enter(&here.worker)
+    cdef section here = outside()                                  the first statement of the function
+    cdef FiberCore me = running_fiber("X", &here.worker, self)     or: enter(&here.worker, self)
 
 Sections nest.  User code (predicates, callbacks) is called outside of them: it may block in the kernel.
+
+Controlled runs.  ``swapco.testing`` may want to see every operation of a primitive, and to let other fibers run before
+one that may block.  Then no scheduler is said to run here; instead a worker that is none (``Worker.controller``) takes
+the way of the thread fibers.  So the entry of a section is the hook, by the same argument: who enters may have to wait
+for the slot, hence has not looked at anything yet.  It costs the ordinary fiber nothing.
 """
 
 from cpython.object cimport PyObject
 
-from .slot cimport Host, Worker, slot_enter, swapco_worker
+from .slot cimport Controller, Host, Worker, slot_enter, swapco_worker
 
 from .errors import NotInFiber
 
@@ -48,14 +53,22 @@ cdef int host(Worker worker) noexcept:
 
 cdef bint loop_runs_here() noexcept:
     """Does a loop with fibers run in this very thread?"""
-    return swapco_running != NULL
+    return swapco_running != NULL or (swapco_here != NULL and (<Worker>swapco_here).controller is not None)
+
+
+cdef inline PyObject *_fiber_of(PyObject *worker) noexcept:
+    if (<Worker>worker).controller is None:
+        return (<Worker>worker).fiber
+    return (<Host>(<Worker>worker).scheduler).current
 
 
 cdef Host running_host():
     """The scheduler whose fibers this thread runs, or None."""
     if swapco_running != NULL:
         return <Host>swapco_running
-    if swapco_here != NULL and (<Worker>swapco_here).fiber != NULL:
+    if swapco_here == NULL:
+        return None
+    if (<Worker>swapco_here).fiber != NULL or (<Worker>swapco_here).controller is not None:
         return <Host>(<Worker>swapco_here).scheduler
     return None
 
@@ -65,9 +78,9 @@ cdef PyObject *host_here(swapco_worker **entered) except? NULL:
     entered[0] = NULL
     if swapco_running != NULL:
         return swapco_running
-    if swapco_here == NULL or (<Worker>swapco_here).fiber == NULL:
+    if swapco_here == NULL or _fiber_of(swapco_here) == NULL:
         return NULL
-    _enter(<Worker>swapco_here, entered)
+    _enter(<Worker>swapco_here, entered, None, None)
     return (<Worker>swapco_here).scheduler
 
 
@@ -75,23 +88,25 @@ cdef PyObject *fiber_here() noexcept:
     """The fiber that runs in this thread, with or without the slot; NULL: none (or the hub does)."""
     if swapco_running != NULL:
         return (<Host>swapco_running).current
-    return NULL if swapco_here == NULL else (<Worker>swapco_here).fiber
+    return NULL if swapco_here == NULL else _fiber_of(swapco_here)
 
 
-cdef int enter(swapco_worker **entered) except -1:
+cdef int enter(swapco_worker **entered, object primitive) except -1:
     """Open a section, if a thread fiber calls; it waits for the slot first if it is detached."""
     entered[0] = NULL
-    if swapco_here == NULL or swapco_running != NULL or (<Worker>swapco_here).fiber == NULL:
+    if swapco_here == NULL or swapco_running != NULL or _fiber_of(swapco_here) == NULL:
         return 0
-    return _enter(<Worker>swapco_here, entered)
+    return _enter(<Worker>swapco_here, entered, None, primitive)
 
 
-cdef int enter_if_attached(swapco_worker **entered) except -1:
+cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1:
     """The same, but a detached fiber gets none: it acts like any other foreign thread."""
     cdef swapco_worker *w
     entered[0] = NULL
-    if swapco_here == NULL or swapco_running != NULL or (<Worker>swapco_here).fiber == NULL:
+    if swapco_here == NULL or swapco_running != NULL or _fiber_of(swapco_here) == NULL:
         return 0
+    if (<Worker>swapco_here).controller is not None:
+        return (<Worker>swapco_here).controller.touch(primitive)
     w = (<Worker>swapco_here).c
     if w.depth == 0 and not slot_enter(w):
         return 0
@@ -100,8 +115,12 @@ cdef int enter_if_attached(swapco_worker **entered) except -1:
     return 0
 
 
-cdef int _enter(Worker worker, swapco_worker **entered) except -1:
+cdef int _enter(Worker worker, swapco_worker **entered, str operation, object primitive) except -1:
     cdef swapco_worker *w = worker.c
+    if worker.controller is not None:
+        if operation is None:
+            return worker.controller.touch(primitive)
+        return worker.controller.before(operation, primitive)
     if w.depth == 0 and not slot_enter(w):
         (<Host>worker.scheduler).reattach(worker)
     w.depth += 1
@@ -109,22 +128,23 @@ cdef int _enter(Worker worker, swapco_worker **entered) except -1:
     return 0
 
 
-cdef PyObject *running(str caller, swapco_worker **entered) except NULL:
+cdef PyObject *running(str caller, swapco_worker **entered, object primitive) except NULL:
     """The fiber that runs now, for a function that is about to block it; NotInFiber if there is none.
 
-    Borrowed: it lives as long as it runs, and a switch cannot afford to count it twice."""
+    ``primitive`` is what it waits for, or changes (None: nothing that others could name).  The result is borrowed: it
+    lives as long as it runs, and a switch cannot afford to count it twice."""
     cdef PyObject *d = swapco_running
     entered[0] = NULL
     if d != NULL and (<Host>d).current != NULL:
         return (<Host>d).current
-    if d != NULL:
+    if d == NULL and swapco_here != NULL and _fiber_of(swapco_here) != NULL:
+        _enter(<Worker>swapco_here, entered, caller, primitive)
+        return _fiber_of(swapco_here)
+    if loop_runs_here():
         raise NotInFiber(
             f"{caller}() would block the event loop: it was called from a loop callback or an asyncio task, "
             "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
         )
-    if swapco_here != NULL and (<Worker>swapco_here).fiber != NULL:
-        _enter(<Worker>swapco_here, entered)
-        return (<Worker>swapco_here).fiber
     raise NotInFiber(
         f"{caller}() needs a fiber to block, and no swapco loop runs in this thread. "
         "Call it from a function that was started by swapco.run(main) or swapco.spawn(fn)"

@@ -55,19 +55,19 @@ cdef class ParkingLot:
         NotInFiber.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("ParkingLot.park", &here.worker)
+        cdef FiberCore me = running_fiber("ParkingLot.park", &here.worker, self)
         return self.park_fiber(me, deadline_after(me.scheduler.clock, timeout))
 
     def unpark(self, value=None) -> bool:
         """Wake the fiber that has been parked for longest; False if none is.  Never blocks."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         return self.wake_one(value)
 
     def unpark_all(self, value=None) -> int:
         """Wake every parked fiber, in order; returns how many there were.  Never blocks."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef Py_ssize_t count = self.queue.count
         self.wake_everyone(value)
         return count

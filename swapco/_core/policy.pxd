@@ -8,6 +8,8 @@ cdef class Runnable:
     cdef PyObject *run_next
     cdef PyObject *run_prev
     cdef bint queued
+    # what the policy knows it by: for the policy alone
+    cdef Py_ssize_t mark
     cdef public object priority
     cdef public object deadline
 

@@ -537,9 +537,10 @@ cdef class Scheduler(Lender):
         self.slot.hub_idle = False
         self.epoch += 1
         self.drains += 1
-        self.poll_at = ticks_now() + POLL_TICKS
+        # in a controlled run real time decides nothing
+        self.poll_at = <unsigned long long>-1 if self.controlled else ticks_now() + POLL_TICKS
         try:
-            if self.timers._count:
+            if self.timers._count and not self.controlled:
                 self.fire_timers()
             while True:
                 p = self.for_hub
@@ -553,7 +554,7 @@ cdef class Scheduler(Lender):
                 self.flush_dirty()
             if len(self.pool) > POOL_CAP:
                 self.trim_pool(POOL_CAP)
-            if len(self.pool) > POOL_FLOOR and self.pool_timer._index < 0:
+            if len(self.pool) > POOL_FLOOR and self.pool_timer._index < 0 and not self.controlled:
                 self.pool_low = len(self.pool)
                 self.timers.arm(self.pool_timer, self.clock.now_ns() + POOL_DECAY_NS)
         finally:
@@ -572,7 +573,7 @@ cdef class Scheduler(Lender):
                 if not self.drain_requested:
                     self.drain_requested = True
                     self.hub.request_drain()
-                if ticks_now() >= self.breathe_at:
+                if ticks_now() >= self.breathe_at and not self.controlled:
                     self.breathe()
             else:
                 self.breathe_at = ticks_now() + BREATHE_MS * POLL_TICKS

@@ -49,6 +49,14 @@ cdef class Postable(Runnable):
     cdef bint posted
 
 
+# Told of every operation of a primitive in a controlled run; may let others run first.
+cdef class Controller:
+    # a function that may block: its name, and the primitive (or None)
+    cdef int before(self, str operation, object primitive) except -1
+    # one that never blocks
+    cdef int touch(self, object primitive) except -1
+
+
 cdef class Worker:
     cdef swapco_worker *c
     # whose fibers it hosts (borrowed: its thread holds it)
@@ -61,6 +69,8 @@ cdef class Worker:
     # which of the slot's placements it was pinned for; 0: it is not
     cdef unsigned int placement
     cdef object thread
+    # it is no worker, but stands for one where a controlled run wants to see every operation: see here.pyx
+    cdef Controller controller
 
 
 # What runs fibers in a kernel thread: the base of the scheduler.

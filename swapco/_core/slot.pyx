@@ -180,6 +180,16 @@ cdef class Worker:
         return f"<Worker {'home ' if self.home else ''}thread {self.native_id}>"
 
 
+cdef class Controller:
+    """What steers a controlled run: implemented by swapco.testing."""
+
+    cdef int before(self, str operation, object primitive) except -1:
+        raise TypeError(f"{type(self).__name__} does not implement before")
+
+    cdef int touch(self, object primitive) except -1:
+        raise TypeError(f"{type(self).__name__} does not implement touch")
+
+
 def _option(name, value, environment, default):
     """An option's value: the argument, else the environment variable, else the default; an int."""
     if value is None:

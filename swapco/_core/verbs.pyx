@@ -18,7 +18,7 @@ def block(timeout=None):
     NotInFiber; ValueError for NaN.
     """
     cdef section here = outside()
-    cdef PyObject *me = running("block", &here.worker)
+    cdef PyObject *me = running("block", &here.worker, None)
     return (<FiberCore>me).scheduler.block_fiber(
         <FiberCore>me, deadline_of(<FiberCore>me, timeout), BLOCK
     )
@@ -32,7 +32,7 @@ def resume(FiberCore fiber not None, value=None) -> bool:
     primitive is not disturbed: it gets a token.  From any thread; never blocks.
     """
     cdef section here = outside()
-    enter_if_attached(&here.worker)
+    enter_if_attached(&here.worker, fiber)
     return fiber.scheduler.resume_fiber(fiber, value)
 
 
@@ -47,7 +47,7 @@ def switch_to(FiberCore fiber not None, value=None, timeout=None):
     The primitive is what the FUTEX_SWAP patches of 2020 proposed for threads.
     """
     cdef section here = outside()
-    cdef PyObject *me = running("switch_to", &here.worker)
+    cdef PyObject *me = running("switch_to", &here.worker, fiber)
     if fiber.scheduler is not (<FiberCore>me).scheduler:
         raise RuntimeError(f"switch_to({fiber!r}): it belongs to another event loop")
     return (<FiberCore>me).scheduler.switch_fiber(

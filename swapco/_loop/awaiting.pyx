@@ -203,7 +203,7 @@ def await_(awaitable):
     cdef section here = outside()
     cdef FiberCore me
     try:
-        me = running_fiber("await_", &here.worker)
+        me = running_fiber("await_", &here.worker, None)
     except RuntimeError:
         if inspect.iscoroutine(awaitable):
             awaitable.close()
@@ -216,10 +216,10 @@ def await_(awaitable):
 def at_home(fn, tuple args):
     """Call ``fn(*args)`` on the event loop's thread, for a thread fiber: the inside of ``from_thread.run``."""
     cdef section here = outside()
-    cdef FiberCore me = running_fiber("from_thread.run", &here.worker)
+    cdef FiberCore me = running_fiber("from_thread.run", &here.worker, None)
     if me.cancel_pending:
         me.scheduler.raise_cancel(me)
-    if not me.threaded:
+    if not me.threaded and not me.poses_as_thread:
         raise RuntimeError(
             "from_thread.run() was called by a fiber on the event loop's thread: call the function directly, or "
             "spawn() it"

@@ -7,7 +7,6 @@ from .poller cimport PollingHub
 
 
 cdef class LoopHub(PollingHub):
-    cdef readonly Scheduler scheduler
     cdef object raw_call_soon
     cdef object drain_callback
     # what other workers asked the loop for, until home acts on it

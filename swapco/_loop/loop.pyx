@@ -408,8 +408,12 @@ cdef LoopHub _make_hub(loop):
 
 cdef Scheduler scheduler_of(object loop):
     """The scheduler of a loop; made when first asked for."""
-    cdef LoopHub hub
+    cdef PollingHub hub
     if not isinstance(loop, Loop):
+        if isinstance(getattr(loop, "_hub", None), PollingHub):
+            # a loop of swapco.testing
+            hub = loop._hub
+            return hub.scheduler
         raise RuntimeError(
             f"fibers need swapco's event loop, and {type(loop).__name__} runs here: use swapco.run(main), "
             "or asyncio.run(main(), loop_factory=swapco.new_event_loop)"

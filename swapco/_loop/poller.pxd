@@ -104,7 +104,10 @@ cdef class Poller:
 
 cdef class PollingHub(Hub):
     cdef readonly object loop
+    cdef readonly Scheduler scheduler
+    # None: there is no I/O on this loop
     cdef readonly Poller poller
+    cdef int refuse_io(self) except -1
 
 
 cdef int raise_errno(int number) except -1

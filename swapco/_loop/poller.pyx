@@ -602,14 +602,21 @@ cdef bint _is_tcp(int fd) noexcept:
 cdef class PollingHub(Hub):
     """A hub that has a poller: what the sockets need of the event loop."""
 
+    cdef int refuse_io(self) except -1:
+        """Somebody wants to do I/O on a loop without a poller."""
+        raise RuntimeError(f"{self.loop!r} does no I/O")
+
 
 cdef Poller poller_of(Dispatcher scheduler):
-    return (<PollingHub>scheduler.hub).poller
+    cdef PollingHub hub = <PollingHub>scheduler.hub
+    if hub.poller is None:
+        hub.refuse_io()
+    return hub.poller
 
 
 def _wait(fd, timeout, bint reading, str caller):
     cdef section here = outside()
-    cdef FiberCore me = running_fiber(caller, &here.worker)
+    cdef FiberCore me = running_fiber(caller, &here.worker, None)
     cdef Poller poller = poller_of(me.scheduler)
     cdef Registration r
     cdef long long deadline = deadline_after(me.scheduler.clock, timeout)

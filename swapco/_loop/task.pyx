@@ -125,7 +125,7 @@ cdef class Fiber(AwaitingFiber):
     def add_done_callback(self, fn, *, context=None) -> None:
         """Have ``fn(fiber)`` called by the event loop once the fiber is done (soon, if it is)."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if not callable(fn):
             raise TypeError(f"a done callback must be callable, not {fn!r}")
         if context is None:
@@ -141,7 +141,7 @@ cdef class Fiber(AwaitingFiber):
     def remove_done_callback(self, fn) -> int:
         """Take back every registration of ``fn``; returns how many there were."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         before = self.callbacks or []
         self.callbacks = [pair for pair in before if pair[0] != fn] or None
         return len(before) - len(self.callbacks or ())
