@@ -1,0 +1,135 @@
+"""From outcomes of the controlled slot to ``Execution``: what the algorithms between runs see of a program.
+
+A failure is known by its *fingerprint*: the type of the exception and the place in the program from which it was raised.
+Two schedules that show the same fingerprint show the same bug, as far as a machine can tell; messages (they have
+addresses and values in them) do not count.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .controlled import ControlledSlot
+from .errors import Deadlock, FiberLeak
+from .places import place_of_exception
+from .strategies import Chosen, Path
+from .trace import Execution, FollowPath
+
+if TYPE_CHECKING:
+    from .control import Strategy
+    from .controlled import Outcome
+    from .trace import Chooser
+
+__all__ = ["Program", "fingerprint"]
+
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
+
+
+class Program:
+    """A body that is run again and again under different schedules; only inside ``session``."""
+
+    def __init__(
+        self,
+        body: Callable[[], Any],
+        *,
+        max_steps: int = 20_000,
+        preempt: str = "points",
+        switch: str | None = None,
+    ) -> None:
+        if not callable(body):
+            raise TypeError(f"the body is a function without arguments, not {body!r}; write search(body), not search(body())")
+        if preempt not in ("points", "primitives"):
+            raise ValueError(f'preempt is "points" or "primitives", not {preempt!r}')
+        if not isinstance(max_steps, int) or max_steps < 1:
+            raise ValueError(f"max_steps is a number from 1 on, not {max_steps!r}")
+        self.body = body
+        self.max_steps = max_steps
+        self.preempt = preempt
+        self.footprints = False
+        self._switch = switch
+        self._slot: ControlledSlot | None = None
+        self.runs = 0
+
+    def session(self, fn: Callable[[], Any]) -> Any:
+        """Call ``fn()``, which may run the program; its result."""
+        self._slot = ControlledSlot(switch=self._switch)
+        return self._slot.session(fn)
+
+    @property
+    def control(self) -> Any:
+        """What recorded the last run."""
+        assert self._slot is not None
+        return self._slot.control
+
+    def run(self, strategy: Strategy, number: int = 0, *, watcher: Any = None) -> Outcome:
+        """One run."""
+        slot = self._slot
+        assert slot is not None, "a Program runs inside session()"
+        if not slot.usable:
+            raise RuntimeError(
+                "a fiber of the run before could not be ended: it catches BaseException again and again. Let "
+                "BaseException pass, or catch Exception"
+            )
+        control = slot.control
+        control.max_steps = self.max_steps
+        control.at_primitives = self.preempt == "primitives"
+        control.footprints = self.footprints
+        control.watcher = watcher
+        self.runs += 1
+        return slot.execute(self.body, strategy, number)
+
+    def record(self, outcome: Outcome) -> Execution:
+        """What the last run was, as data."""
+        control = self.control
+        return Execution(
+            decisions=control.decisions(),
+            steps=control.steps_taken(),
+            exception=outcome.exception if outcome.failed else None,
+            kind=outcome.kind,
+            fingerprint=fingerprint(outcome.exception) if outcome.failed else None,
+        )
+
+    def execute(self, chooser: Chooser) -> Execution:
+        """One run under a chooser.  Errors: what a chooser raises, unless it is ``Pruned``."""
+        strategy: Any
+        if type(chooser) is FollowPath:
+            strategy = Path(chooser.path)
+            outcome = self.run(strategy)
+            chooser.diverged = strategy.diverged > 0
+        else:
+            strategy = Chosen(chooser)
+            if hasattr(chooser, "watch"):
+                strategy = _Watched(chooser, self)
+            outcome = self.run(strategy)
+        if outcome.kind == "aborted" and isinstance(outcome.exception, Exception):
+            raise outcome.exception
+        return self.record(outcome)
+
+
+class _Watched(Chosen):
+    """A chooser that looks at the steps while the run goes on."""
+
+    def __init__(self, chooser: Any, program: Program) -> None:
+        super().__init__(chooser)
+        self._chooser = chooser
+        self._program = program
+
+    def begin(self, run: int) -> None:
+        """A run begins."""
+        self._chooser.watch(Execution(steps=self._program.control.steps_taken()))
+
+
+def fingerprint(exception: BaseException | None) -> int:
+    """A number that is the same for the same kind of failure at the same place, in every process."""
+    parts = [type(exception).__qualname__]
+    if isinstance(exception, Deadlock | FiberLeak):
+        # there is no place: who waits for what
+        parts.append(_NUMBERS.sub("#", str(exception)))
+    elif exception is not None:
+        parts.append(str(place_of_exception(exception)))
+        if isinstance(exception, BaseExceptionGroup):
+            parts += sorted(str(fingerprint(inner)) for inner in exception.exceptions)
+    return zlib.crc32("|".join(parts).encode())

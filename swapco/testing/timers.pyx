@@ -1,0 +1,27 @@
+"""``call_later`` in a controlled run: a timer of the scheduler's heap, whose firing queues the callback."""
+
+from .._core.clock cimport Timer, duration_ns
+from .control cimport Control
+
+
+cdef class CallTimer(Timer):
+    """Queues a callback of the loop."""
+
+    cdef object handle
+    cdef object ready
+
+    cdef int fire(self) except -1:
+        if not self.handle.cancelled():
+            self.ready.append(self.handle)
+        return 0
+
+    def __repr__(self) -> str:
+        return f"call_later({getattr(self.handle._callback, '__qualname__', self.handle._callback)})"
+
+
+def arm_call(Control control not None, when, handle, ready) -> None:
+    """Queue ``handle`` in ``ready`` at ``when``, in virtual seconds."""
+    cdef CallTimer timer = CallTimer.__new__(CallTimer)
+    timer.handle = handle
+    timer.ready = ready
+    control.scheduler.timers.arm(timer, duration_ns(when))
