@@ -166,6 +166,11 @@ cdef class FiberCore(Postable):
         return <object>self.waits_for if self._state == BLOCKED and self.waits_for != NULL else None
 
     @property
+    def function(self):
+        """What the fiber calls; None once it has ended."""
+        return self.fn
+
+    @property
     def frame(self):
         """The innermost Python frame of a fiber that is parked, or None."""
         if self.stack is None or (<PyObject *>self == self.scheduler.current and not self.threaded):

@@ -1,1 +1,48 @@
 """Explore, shrink, replay and prove the order of switches of a program of fibers."""
+
+from __future__ import annotations
+
+from .._core.clock import VirtualClock
+from .control import Shared, Strategy, no_switch, schedule_point
+from .errors import (
+    Deadlock,
+    FiberLeak,
+    LostWakeup,
+    RealIOError,
+    ReplayDivergence,
+    StepBoundExceeded,
+    UncontrolledNondeterminism,
+)
+from .schedule import Schedule
+from .search import Result, replay, run, search, verify
+from .sequencing import Sequencer, assert_switches, wait_all_blocked
+from .strategies import PCT, POS, URW, Portfolio, RandomWalk
+
+__all__ = [
+    "PCT",
+    "POS",
+    "URW",
+    "Deadlock",
+    "FiberLeak",
+    "LostWakeup",
+    "Portfolio",
+    "RandomWalk",
+    "RealIOError",
+    "ReplayDivergence",
+    "Result",
+    "Schedule",
+    "Sequencer",
+    "Shared",
+    "StepBoundExceeded",
+    "Strategy",
+    "UncontrolledNondeterminism",
+    "VirtualClock",
+    "assert_switches",
+    "no_switch",
+    "replay",
+    "run",
+    "schedule_point",
+    "search",
+    "verify",
+    "wait_all_blocked",
+]

@@ -39,7 +39,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memmove
 
 from .._core.clock cimport NEVER_NS, ManualClock, Timer
-from .._core.fiber cimport FiberCore, outside, running_fiber, section
+from .._core.fiber cimport FiberCore, WaitTimer, outside, running_fiber, section
 from .._core.here cimport host, set_running
 from .._core.policy cimport Policy, Runnable
 from .._core.reasons cimport AWAIT, N_REASONS
@@ -169,6 +169,8 @@ cdef class Control(Policy):
         self.queue_ids[self.queued] = <int>(f.mark - 1)
         self.queued += 1
         f.queued = True
+        if <PyObject *>f == self.scheduler.current:
+            self.yielded = <PyObject *>f
         return 0
 
     cdef int remove_runnable(self, Runnable f) except -1:
@@ -349,8 +351,11 @@ cdef class Control(Policy):
         try:
             if self.step is not None:
                 self.end_step()
+            if label != NULL:
+                self.label = label
             if self.n > 1:
-                self.label = self.label_now() if label == NULL else label
+                if label == NULL:
+                    self.label = self.label_now()
                 self.about = <PyObject *>about if about is not None else NULL
                 chosen = <int>self.strategy.pick(self)
                 decision = self.recorded
@@ -436,6 +441,7 @@ cdef class Control(Policy):
             # nobody woke it
             step, self.step = self.step, None
             self.push_runnable(me)
+            self.yielded = NULL
             self.step = step
             self.scheduler.leave_to(me, self.scheduler.take())
             if self.unwinding:
@@ -505,6 +511,30 @@ cdef class Control(Policy):
     def time(self) -> float:
         """Virtual seconds since the run began."""
         return self.clock.time()
+
+    def moment(self) -> tuple:
+        """For a watcher: who is enabled, who of them is current, and what kind of moment it is."""
+        cdef int i
+        cdef PyObject *label = self.label_now() if self.n == 1 and self.current < 0 else self.label
+        return tuple([self.enabled[i] for i in range(self.n)]), self.current, <object>label
+
+    @property
+    def running(self):
+        """The fiber that has just stopped, or goes on if it is chosen; None: it has ended, or there was none."""
+        return None if self.scheduler.current == NULL else <object>self.scheduler.current
+
+    def actor(self, int number):
+        """The fiber or timer with this number, or the name of the loop."""
+        return self.actors[number]
+
+    def name(self, actor) -> str:
+        """An actor's name in reports."""
+        if isinstance(actor, FiberCore):
+            return actor.name
+        if isinstance(actor, WaitTimer):
+            fiber = (<WaitTimer>actor).fiber
+            return "a timer" if fiber is None else f"timer of {fiber.name}"
+        return str(actor)
 
     def path(self) -> list:
         """The decisions: indices."""
@@ -655,6 +685,19 @@ cdef class Shared:
         return f"<Shared {self.name} {self.held!r}>"
 
 
+cdef Scheduler _scheduler(str caller):
+    cdef section here = outside()
+    if swapco_control != NULL:
+        return (<Control>swapco_control).scheduler
+    return <Scheduler>running_fiber(caller, &here.worker, None).scheduler
+
+
+def scheduler_switches() -> int:
+    """How often the slot was passed on so far, or could have been: NotInFiber where there is no fiber."""
+    cdef Scheduler s = _scheduler("assert_switches")
+    return s.takes + s.switches
+
+
 cdef class no_switch:
     """``with no_switch(): ...``: the block is one step.
 
@@ -666,16 +709,13 @@ cdef class no_switch:
     cdef unsigned long long switches
 
     def __enter__(self) -> None:
-        cdef section here = outside()
+        self.scheduler = _scheduler("no_switch")
         if swapco_control != NULL:
-            self.scheduler = (<Control>swapco_control).scheduler
             (<Control>swapco_control).quiet += 1
-        else:
-            self.scheduler = <Scheduler>running_fiber("no_switch", &here.worker, None).scheduler
         self.switches = self.scheduler.switches
 
     def __exit__(self, kind, error, trace) -> None:
-        if swapco_control != NULL:
+        if swapco_control != NULL and (<Control>swapco_control).quiet:
             (<Control>swapco_control).quiet -= 1
         if error is None and self.scheduler.switches != self.switches:
             raise AssertionError("the fiber gave the slot away in a block of no_switch()")

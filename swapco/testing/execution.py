@@ -64,6 +64,11 @@ class Program:
         assert self._slot is not None
         return self._slot.control
 
+    @property
+    def actors(self) -> int:
+        """How many actors the last run had."""
+        return len(self.control.actors)
+
     def run(self, strategy: Strategy, number: int = 0, *, watcher: Any = None) -> Outcome:
         """One run."""
         slot = self._slot

@@ -1,0 +1,459 @@
+"""``search``, ``verify``, ``replay``, ``run``: many schedules of one program, and what comes out.
+
+A search runs the body under one schedule after the other, until one fails.  Then it makes sure that the failure comes
+from the schedule and not from something else (the same decisions again show the same), shrinks the schedule, proves if
+it can that no simpler one fails, and runs it a last time to see what a person must know.
+
+The state of a search comes only from its seed and from the program's own behaviour.  Budgets count schedules, switches
+and replays, never seconds: the same call does the same on a slower machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from .dpor import DPOR
+from .errors import ReplayDivergence
+from .exhaust import DepthFirst, Enumeration, SimplestFirst, prove_minimum
+from .execution import Program, fingerprint
+from .schedule import Named, Schedule, load_schedule
+from .shrink import shrink
+from .story import Story, Teller
+from .strategies import POS, PCT, URW, Path, Portfolio, RandomWalk
+from .trace import Execution, UncontrolledNondeterminism
+from .control import Strategy
+
+__all__ = ["Result", "replay", "run", "search", "verify"]
+
+#: Schedules that a proof of the minimum may run.
+PROOF_LIMIT = 2_000
+#: Replays that shrinking may take.
+SHRINK_LIMIT = 200
+#: Decisions that either may make in all, roughly: what bounds them for a program that runs for long.
+DECISIONS_LIMIT = 400_000
+
+
+@dataclass
+class Result:
+    """What a search came to.  ``bool(result)`` is an error: ask for ``failed`` or ``exhausted``."""
+
+    test: str
+    """The name of the body."""
+    failed: bool = False
+    exception: BaseException | None = None
+    """What the failing schedule ended with: what the body raised, Deadlock, LostWakeup, FiberLeak, ..."""
+    schedules: int = 0
+    """How many schedules were run until the first failure, or in all."""
+    strategy: str = ""
+    seed: int = 0
+    exhausted: bool = False
+    """Every schedule within the bounds was run, or shown to repeat another one."""
+    preemptions: int = 0
+    """Of the failing schedule, after shrinking."""
+    deviations: int = 0
+    """Decisions of the failing schedule that production would not have made, after shrinking."""
+    replays: int = 0
+    """Runs that shrinking took."""
+    minimal: bool = False
+    """It is proved that no failing schedule has fewer preemptions, or as many and fewer deviations."""
+    proof_schedules: int = 0
+    """Runs that the proof took."""
+    schedule: Schedule | None = None
+    """The failing schedule."""
+    path: str | None = None
+    """The file that replays it, if one was written."""
+    story: Story | None = field(default=None, repr=False)
+    """What happened in the failing schedule, moment by moment."""
+    found: tuple[int, int, int] | None = None
+    """Decisions, deviations and preemptions of the schedule that was found, before shrinking."""
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Result is neither true nor false: ask for result.failed, or call result.check()")
+
+    @property
+    def report(self) -> str:
+        """The failure, for a person."""
+        from .report import text_report
+
+        return text_report(self)
+
+    def save_svg(self, file: str | os.PathLike[str]) -> None:
+        """Write the failing schedule as a timeline.  ValueError if nothing has failed."""
+        from .timeline import svg_timeline
+
+        FilePath(file).write_text(svg_timeline(self), encoding="utf-8")
+
+    def check(self) -> Result:
+        """Raise the exception, with the report as a note, if the search has found a failure; else return the result."""
+        if not self.failed:
+            return self
+        assert self.exception is not None
+        error = self.exception
+        if not any(note.startswith("swapco.testing") for note in getattr(error, "__notes__", ())):
+            error.add_note(self.report)
+        raise error
+
+
+def search(
+    body: Callable[[], Any],
+    *,
+    schedules: int = 1000,
+    seed: int = 0,
+    strategy: str | Strategy = "portfolio",
+    preempt: str = "points",
+    max_steps: int = 20_000,
+    shrink_failure: bool = True,
+    save: bool | str | os.PathLike[str] = True,
+    switch: str | None = None,
+    name: str | None = None,
+) -> Result:
+    """Run ``body`` under up to ``schedules`` schedules, until one fails; never raises what the body raises.
+
+    ``body`` is a function without arguments, or an ``async def`` function; it runs as the main fiber, spawns fibers and
+    asserts.  ``strategy`` is "portfolio", "random", "urw", "pct", "pos", "dfs", "dpor", or a ``Strategy``.  With
+    ``preempt="primitives"`` a fiber may also be preempted where it calls an operation of a primitive that may block.
+    ``max_steps`` is how many moments a run may have before it counts as endless.  ``save`` is where the failing schedule
+    is written: a file, True (below ``.swapco``, or ``$SWAPCO_FAILURES``) or False.  ``switch`` is what fibers run on.
+
+    Errors: TypeError and ValueError for arguments that make no sense; RuntimeError inside an event loop.
+    """
+    program = Program(body, max_steps=max_steps, preempt=preempt, switch=switch)
+    result = Result(name or _name_of(body), seed=seed)
+    if strategy in ("dfs", "dpor"):
+        return _exhaust(program, result, str(strategy), None, schedules, shrink_failure, save)
+    chosen = _strategy(strategy, seed)
+    result.strategy = strategy if isinstance(strategy, str) else repr(strategy)
+
+    def session() -> Execution | None:
+        for number in range(_positive("schedules", schedules)):
+            outcome = program.run(chosen, number)
+            result.schedules += 1
+            if outcome.kind == "aborted":
+                raise outcome.exception
+            if outcome.failed:
+                return program.record(outcome)
+            if number == 0:
+                if not program.control.path():
+                    # there is nothing to choose
+                    result.exhausted = True
+                    return None
+                _must_repeat(program, program.record(outcome))
+        return None
+
+    return _concluded(program, result, session, shrink_failure, save, prove=True)
+
+
+def verify(
+    body: Callable[[], Any],
+    *,
+    preemption_bound: int | None = 2,
+    strategy: str = "dfs",
+    schedules: int = 100_000,
+    preempt: str = "points",
+    max_steps: int = 20_000,
+    save: bool | str | os.PathLike[str] = True,
+    switch: str | None = None,
+    name: str | None = None,
+) -> Result:
+    """Run ``body`` under every schedule with at most ``preemption_bound`` preemptions (None: every schedule).
+
+    The failure that it finds is the simplest there is.  ``strategy="dpor"`` runs one schedule of each set that differs
+    only in the order of independent steps: far fewer, without a bound, but sound only where the body declares what
+    its steps touch (``Shared``, ``schedule_point(obj)``, primitives; a bare ``schedule_point()`` conflicts with
+    everything).  ``schedules`` is the limit: ``result.exhausted`` says whether it sufficed.  Otherwise as ``search``.
+    """
+    program = Program(body, max_steps=max_steps, preempt=preempt, switch=switch)
+    if strategy not in ("dfs", "dpor"):
+        raise ValueError(f'strategy is "dfs" or "dpor", not {strategy!r}')
+    if preemption_bound is not None and (not isinstance(preemption_bound, int) or preemption_bound < 0):
+        raise ValueError(f"preemption_bound is a number from 0 on, or None, not {preemption_bound!r}")
+    result = Result(name or _name_of(body))
+    return _exhaust(program, result, strategy, preemption_bound, schedules, True, save)
+
+
+def _exhaust(
+    program: Program,
+    result: Result,
+    strategy: str,
+    bound: int | None,
+    schedules: int,
+    shrink_failure: bool,
+    save: bool | str | os.PathLike[str],
+) -> Result:
+    limit = _positive("schedules", schedules)
+    result.strategy = strategy
+    enumeration: Enumeration
+    if strategy == "dpor":
+        enumeration = DPOR()
+        program.footprints = True
+    elif bound is None:
+        enumeration = DepthFirst()
+    else:
+        enumeration = SimplestFirst(bound, reduce=False)
+
+    def session() -> Execution | None:
+        for chooser in enumeration:
+            if enumeration.schedules >= limit:
+                return None
+            execution = program.execute(chooser)
+            enumeration.record(execution)
+            result.schedules = enumeration.schedules
+            if execution.failed:
+                return execution
+        result.exhausted = True
+        return None
+
+    simplest = isinstance(enumeration, SimplestFirst)
+    return _concluded(program, result, session, shrink_failure and not simplest, save, prove=not simplest)
+
+
+def _concluded(
+    program: Program,
+    result: Result,
+    session: Callable[[], Execution | None],
+    shrink_failure: bool,
+    save: bool | str | os.PathLike[str],
+    *,
+    prove: bool,
+) -> Result:
+    """Search, and work on what was found."""
+
+    def whole() -> None:
+        found = session()
+        if found is None:
+            return
+        result.failed = True
+        result.exception = found.exception
+        result.found = len(found.decisions), found.deviations, found.preemptions
+        program.footprints = False
+        _must_repeat(program, found)
+        simplest = found
+        if shrink_failure:
+            affordable = DECISIONS_LIMIT // (len(found.decisions) + 1)
+            shrunk = shrink(program.execute, found, replays=min(SHRINK_LIMIT, affordable))
+            simplest, result.replays = shrunk.execution, shrunk.replays
+            affordable = DECISIONS_LIMIT // (len(simplest.decisions) + 1)
+            if prove and affordable:
+                proof = prove_minimum(program.execute, simplest, limit=min(PROOF_LIMIT, affordable), reduce=False)
+                simplest, result.minimal, result.proof_schedules = proof.simplest, proof.proved, proof.schedules
+        elif not prove:
+            result.minimal = True
+        _tell(program, result, simplest)
+
+    try:
+        program.session(whole)
+    except UncontrolledNondeterminism as error:
+        result.failed = True
+        result.exception = error
+    if result.failed and save is not False and result.schedule is not None:
+        file = _file_of(result.test) if save is True else FilePath(save)
+        result.schedule.save(file)
+        result.path = str(file)
+    return result
+
+
+def _tell(program: Program, result: Result, execution: Execution) -> None:
+    """Run the failing schedule a last time, and look."""
+    result.preemptions = execution.preemptions
+    result.deviations = execution.deviations
+    teller = Teller()
+    path = execution.path
+    outcome = program.run(Path(path), watcher=teller)
+    if outcome.failed and fingerprint(outcome.exception) == execution.fingerprint:
+        result.exception = outcome.exception
+    result.story = teller.story()
+    while path and path[-1] == 0:
+        path.pop()
+    place = _first_line(result.exception)
+    result.schedule = Schedule(tuple(path), result.story.named, result.test, place, program.preempt)
+
+
+def _must_repeat(program: Program, before: Execution) -> None:
+    """UncontrolledNondeterminism if the same decisions show something else."""
+    strategy = Path(before.path)
+    now = program.record(program.run(strategy))
+    for at, (first, second) in enumerate(zip(before.decisions, now.decisions, strict=False)):
+        if first != second:
+            raise UncontrolledNondeterminism(
+                f"the same schedule, run again, differs from decision {at} on: first {_words(program, first)}, then "
+                f"{_words(program, second)}. {_CAUSES}"
+            )
+    if len(before.decisions) != len(now.decisions):
+        raise UncontrolledNondeterminism(
+            f"the same schedule had {len(before.decisions)} decisions, and {len(now.decisions)} when it was run again. "
+            f"{_CAUSES}"
+        )
+    if before.kind != now.kind or before.fingerprint != now.fingerprint:
+        raise UncontrolledNondeterminism(
+            f"the same schedule {_end(before)}, and {_end(now)} when it was run again. {_CAUSES}"
+        )
+
+
+_CAUSES = (
+    "Something besides the schedule decides what the program does: the clock, random numbers, the order of a set, a "
+    "thread, or what an earlier run left behind (make what it uses inside the body)"
+)
+
+
+def _words(program: Program, decision: Any) -> str:
+    names = [program.control.name(program.control.actor(actor)) for actor in decision.enabled if actor < program.actors]
+    return f"{decision.label} with {', '.join(names)}"
+
+
+def _end(execution: Execution) -> str:
+    return f"raised {_first_line(execution.exception)}" if execution.failed else "passed"
+
+
+def _first_line(exception: BaseException | None) -> str:
+    return f"{type(exception).__name__}: {exception}".split("\n", 1)[0]
+
+
+# ------------------------------------------------------------------------------------------------- replaying
+
+
+def run(
+    body: Callable[[], Any],
+    *,
+    schedule: str | os.PathLike[str] | Schedule | Sequence[int] = (),
+    preempt: str | None = None,
+    max_steps: int = 20_000,
+    switch: str | None = None,
+) -> Any:
+    """Run ``body`` once under a schedule (as production would, unless given); its result, or what it raises.
+
+    ``schedule`` is a file, the code of a report, or a list of decisions; those that are not there count as 0.
+    """
+    wanted = load_schedule(schedule)
+    program = Program(body, max_steps=max_steps, preempt=preempt or wanted.preempt, switch=switch)
+    outcome = program.session(lambda: program.run(Path(wanted.path)))
+    if outcome.failed:
+        raise outcome.exception
+    return outcome.result
+
+
+def replay(
+    body: Callable[[], Any],
+    schedule: str | os.PathLike[str] | Schedule | Sequence[int],
+    *,
+    max_steps: int = 20_000,
+    switch: str | None = None,
+) -> Result:
+    """Run ``body`` under a recorded schedule; the Result does not raise: see ``Result.check``.
+
+    The decisions are taken by number, and if that does not show the recorded failure, by name.  If neither fits the
+    program, ``exception`` is a ReplayDivergence that says from where on.  Errors: ValueError and FileNotFoundError
+    for what is no schedule.
+    """
+    wanted = load_schedule(schedule)
+    program = Program(body, max_steps=max_steps, preempt=wanted.preempt, switch=switch)
+    result = Result(_name_of(body), strategy="replay", schedules=1)
+
+    def session() -> None:
+        by_number = Path(wanted.path)
+        execution = program.record(program.run(by_number))
+        if not _is_failure_of(wanted, execution) and wanted.named:
+            by_name = ByName(program, wanted.named)
+            other = program.execute(by_name)
+            result.schedules = 2
+            if _is_failure_of(wanted, other) or (other.failed and not execution.failed):
+                execution = other
+            elif (by_number.diverged or by_number.left) and by_name.missed:
+                result.failed = True
+                result.exception = ReplayDivergence(
+                    f"the schedule does not fit the program any more: {by_name.missed[0]}. Search again"
+                )
+                return
+        elif by_number.diverged and not execution.failed:
+            result.failed = True
+            result.exception = ReplayDivergence(
+                f"decision {by_number.first_divergence} of the schedule is not there any more. Search again"
+            )
+            return
+        if execution.failed:
+            result.failed = True
+            result.exception = execution.exception
+            _tell(program, result, execution)
+
+    program.session(session)
+    return result
+
+
+def _is_failure_of(wanted: Schedule, execution: Execution) -> bool:
+    if not execution.failed:
+        return False
+    return not wanted.failure or type(execution.exception).__name__ == wanted.failure.split(":", 1)[0]
+
+
+class ByName:
+    """Chooses by the names of who runs: survives changes of the program that add or remove decisions."""
+
+    def __init__(self, program: Program, named: Sequence[Named]) -> None:
+        self._program = program
+        self._wanted = {(entry.before, entry.label, entry.count): entry.chosen for entry in named}
+        self._counts: dict[tuple[str, str], int] = {}
+        self._last = ""
+
+    def choose(self, enabled: tuple[int, ...], current: int, label: str) -> int:
+        """The index of the recorded actor, or 0."""
+        control = self._program.control
+        names = [control.name(control.actor(actor)) for actor in enabled]
+        running = control.running
+        key = (control.name(running) if running is not None else self._last, label)
+        count = self._counts.get(key, 0)
+        self._counts[key] = count + 1
+        wanted = self._wanted.get((*key, count))
+        index = 0
+        if wanted in names:
+            del self._wanted[(*key, count)]
+            index = names.index(wanted)
+        self._last = names[index]
+        return index
+
+    @property
+    def missed(self) -> list[str]:
+        """What was recorded and did not come, in words."""
+        return [
+            f"{before or 'the start'} never came to its {label} number {count + 1} with {chosen} able to run"
+            for (before, label, count), chosen in self._wanted.items()
+        ]
+
+
+# ------------------------------------------------------------------------------------------------- arguments
+
+
+def _strategy(strategy: str | Strategy, seed: int) -> Strategy:
+    if isinstance(strategy, Strategy):
+        return strategy
+    made: dict[str, Callable[[], Strategy]] = {
+        "portfolio": lambda: Portfolio(seed=seed),
+        "random": lambda: RandomWalk(seed),
+        "urw": lambda: URW(seed),
+        "pct": lambda: PCT(3, seed),
+        "pos": lambda: POS(seed),
+    }
+    if strategy not in made:
+        raise ValueError(f"strategy is one of {', '.join([*made, 'dfs', 'dpor'])}, or a Strategy, not {strategy!r}")
+    return made[strategy]()
+
+
+def _positive(name: str, value: int) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is a number from 1 on, not {value!r}")
+    return value
+
+
+def _name_of(body: Any) -> str:
+    name = getattr(body, "__qualname__", type(body).__qualname__)
+    module = getattr(body, "__module__", None)
+    return f"{module}.{name}" if module else str(name)
+
+
+def _file_of(test: str) -> FilePath:
+    """Where the failing schedule of a test is kept."""
+    directory = FilePath(os.environ.get("SWAPCO_FAILURES") or ".swapco")
+    return directory / (re.sub(r"[^\w.\[\]-]+", "_", test).strip("_")[-150:] + ".json")
