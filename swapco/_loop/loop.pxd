@@ -25,6 +25,7 @@ cdef class LoopHub(PollingHub):
     cdef object error
     cdef public object interrupt_handler
     cdef bint looks_dead(self, unsigned int margin) except -1
+    cdef int jump(self) except -1
     cdef int check_deadlock(self) except -1
 
 

@@ -28,9 +28,10 @@ import uvloop.loop as _uvloop_extension
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
-from .._core.clock cimport Clock, Timer, duration_ns
+from .._core.clock cimport Clock, ManualClock, Timer, duration_ns
 from .._core.policy cimport Policy
 from .._core.fiber cimport FiberCore
+from .._core.reasons cimport READ, WRITE
 from .._core.scheduler cimport Scheduler
 from .._core.slot cimport Slot
 from .._core.states cimport BLOCKED
@@ -191,6 +192,8 @@ cdef class LoopHub(PollingHub):
     # -- deadlock
 
     cdef int went_idle(self) except -1:
+        if isinstance(self.scheduler.clock, ManualClock) and (<ManualClock>self.scheduler.clock).may_jump():
+            self.jump()
         # not for ever after fibers have run: a source of wake-ups that the loop does not see (a thread, a signal
         # handler) may be there for hours; and one that goes away later is a missed alarm, which is allowed
         if self.scheduler.switches != self.suspected_at:
@@ -204,6 +207,21 @@ cdef class LoopHub(PollingHub):
             self.suspects_deadlock = True
             self.poller.wake()
         return 0
+
+    cdef int jump(self) except -1:
+        """Nothing can run, and time is virtual: on to the next deadline, unless I/O may happen before."""
+        cdef Scheduler s = self.scheduler
+        cdef FiberCore f
+        cdef long long head_ns = s.timers.head_ns()
+        if len(s.timers) == s.timers.housekeeping or self.callbacks_waiting or s.detached or self.uv_active_requests[0]:
+            return 0
+        for f in s.fibers():
+            if f._state == BLOCKED and (f.reason == READ or f.reason == WRITE):
+                return 0
+        if head_ns > (<ManualClock>s.clock)._now_ns:
+            (<ManualClock>s.clock)._now_ns = head_ns
+        s.drain_requested = True
+        return self.request_drain()
 
     cdef bint looks_dead(self, unsigned int margin) except -1:
         """The cheap conditions; ``margin`` is how many more handles an idle loop may have active now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._core.clock import VirtualClock
-from .control import Shared, Strategy, no_switch, schedule_point
+from .control import Shared, Strategy, choose, no_switch, schedule_point
 from .errors import (
     Deadlock,
     FiberLeak,
@@ -38,6 +38,7 @@ __all__ = [
     "UncontrolledNondeterminism",
     "VirtualClock",
     "assert_switches",
+    "choose",
     "no_switch",
     "replay",
     "run",

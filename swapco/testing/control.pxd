@@ -31,6 +31,7 @@ cdef enum Verdict:
 
 cdef class Strategy:
     cdef Py_ssize_t pick(self, Control control) except -1
+    cdef Py_ssize_t pick_number(self, Control control) except -1
     # the run is over
     cdef int over(self, Control control) except -1
 
@@ -105,6 +106,7 @@ cdef class Control(Policy):
     cdef int abandon(self, object error) noexcept
     cdef int fire(self, int actor) except -1
     cdef PyObject *next_to_unwind(self) except? NULL
+    cdef int number(self, int n, str label) except -1
     cdef int point(self, FiberCore me, PyObject *label, object about, bint write) except -1
     cdef int begin_step(self, int actor, int decision, bint declared) except -1
     cdef int end_step(self) except -1

@@ -67,6 +67,9 @@ cdef tuple _LABELS = (
     "Queue.get", "Queue.put", "Queue.join", "fibers", "read", "write", "await",
 )
 assert len(_LABELS) == N_REASONS
+# Operations before which nobody else may run: `park` has no memory, so that primitives written on it look first and rely
+# on that; before a `sleep` it makes no difference.
+cdef frozenset _NO_POINTS = frozenset({"ParkingLot.park", "sleep"})
 cdef str _START = "start"
 cdef str _END = "end"
 cdef str _YIELD = "yield"
@@ -94,6 +97,10 @@ cdef class Strategy:
 
     def end(self, control) -> None:
         """The run is over; ``control.decisions()`` has what was decided."""
+
+    cdef Py_ssize_t pick_number(self, Control control) except -1:
+        """As ``pick``, for a choice of the program's environment (``choose``): the "actors" are numbers below -1."""
+        return self.pick(control)
 
     cdef int over(self, Control control) except -1:
         self.end(control)
@@ -453,6 +460,28 @@ cdef class Control(Policy):
                     self.step[4] = False
             return 0
 
+    cdef int number(self, int n, str label) except -1:
+        """A choice that the environment of the program makes: how much of a message arrives, ..."""
+        cdef int i, chosen = 0
+        if self.unwinding or n < 2 or self.verdict != GOES_ON:
+            return 0
+        if self.enabled_capacity < n:
+            self.enabled = <int *>_grown(self.enabled, n, sizeof(int))
+            self.enabled_capacity = n
+        for i in range(n):
+            self.enabled[i] = -2 - i
+        self.n = n
+        self.current = -1
+        self.label = <PyObject *>label
+        try:
+            chosen = <int>self.strategy.pick_number(self)
+            self.note_decision(chosen)
+            if self.watcher is not None:
+                self.watcher(self, chosen)
+        except BaseException as error:
+            self.abandon(error)
+        return chosen
+
     # -- after a failure
 
     cdef PyObject *next_to_unwind(self) except? NULL:
@@ -524,8 +553,8 @@ cdef class Control(Policy):
         return None if self.scheduler.current == NULL else <object>self.scheduler.current
 
     def actor(self, int number):
-        """The fiber or timer with this number, or the name of the loop."""
-        return self.actors[number]
+        """The fiber or timer with this number, or the name of the loop; below -1 a possibility of ``choose``."""
+        return self.actors[number] if number >= 0 else f"possibility {-2 - number}"
 
     def name(self, actor) -> str:
         """An actor's name in reports."""
@@ -602,7 +631,7 @@ cdef class Watch(Controller):
 
     cdef int before(self, str operation, object primitive) except -1:
         cdef Control c = self.control
-        if c.at_primitives:
+        if c.at_primitives and operation not in _NO_POINTS:
             c.point(<FiberCore>c.scheduler.current, <PyObject *>operation, primitive, True)
         elif primitive is not None:
             c.touches(primitive, True)
@@ -655,6 +684,23 @@ def schedule_point(obj=None, write=True) -> None:
     c = <Control>swapco_control
     if c.scheduler.current != NULL:
         c.point(<FiberCore>c.scheduler.current, <PyObject *>_POINT, obj, write)
+
+
+# labels are borrowed by the records of a run
+cdef dict _labels = {}
+
+
+def choose(n: int, label: str = "choose") -> int:
+    """A number from 0 to ``n - 1`` that the test chooses, outside of a controlled run 0.
+
+    For what the program's environment decides: how much of a message arrives, which server answers, whether a call
+    fails.  0 should be the ordinary case.  Does not block, and nobody else runs.  ValueError if ``n`` is less than 1.
+    """
+    if n < 1:
+        raise ValueError(f"choose() takes the number of possibilities, from 1 on, not {n!r}")
+    if swapco_control == NULL:
+        return 0
+    return (<Control>swapco_control).number(n, _labels.setdefault(label, label))
 
 
 cdef class Shared:

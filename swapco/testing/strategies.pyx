@@ -68,6 +68,10 @@ cdef class Seeded(Strategy):
         """A run begins."""
         self.random.seed(<uint64_t>(self.seed & 0xFFFFFFFFFFFFFFFF) ^ <uint64_t>0xD1B54A32D192ED03, <uint64_t>run)
 
+    cdef Py_ssize_t pick_number(self, Control control) except -1:
+        # the ordinary case half of the time
+        return 0 if self.random.next() >> 63 else self.random.below(control.n)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(seed={self.seed})"
 
@@ -132,9 +136,11 @@ cdef class URW(Seeded):
 cdef list counts_of(Control control):
     """How many of the recorded decisions took each actor."""
     cdef list counts = [0] * len(control.actors)
-    cdef int i
+    cdef int i, actor
     for i in range(control.recorded):
-        counts[control.ids[control.records[i].offset + control.records[i].chosen]] += 1
+        actor = control.ids[control.records[i].offset + control.records[i].chosen]
+        if actor >= 0:
+            counts[actor] += 1
     return counts
 
 
@@ -314,6 +320,9 @@ cdef class Portfolio(Strategy):
 
     cdef Py_ssize_t pick(self, Control control) except -1:
         return self.now.pick(control)
+
+    cdef Py_ssize_t pick_number(self, Control control) except -1:
+        return self.now.pick_number(control)
 
     cdef int over(self, Control control) except -1:
         # all of them learn how long the program is
