@@ -8,6 +8,10 @@ class ManualClock(Clock):
     def __init__(self, start: float = 0.0) -> None: ...
     def advance(self, seconds: float) -> None: ...
 
+class VirtualClock(ManualClock):
+    autojump: bool
+    def __init__(self, start: float = 0.0, *, autojump: bool = True) -> None: ...
+
 class Timer:
     deadline_ns: int
     @property

@@ -102,14 +102,14 @@ cdef class StreamReader:
     def set_exception(self, exc) -> None:
         """Have every read raise ``exc``, also one that waits now.  Does not block."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.error = exc
         self.wake()
 
     def feed_data(self, data) -> None:
         """Append ``data`` to what can be read.  Does not block."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef const unsigned char[::1] view
         if self.eof:
             raise AssertionError("feed_data after feed_eof")
@@ -121,13 +121,13 @@ cdef class StreamReader:
     def feed_eof(self) -> None:
         """Nothing comes any more.  Does not block."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.end_of_stream()
 
     def at_eof(self) -> bool:
         """True if everything was read and nothing comes any more.  Does not block."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef Py_ssize_t got
         cdef Registration r = self.registration
         if bytes_in(&self.queue):
@@ -234,7 +234,7 @@ cdef class StreamReader:
         Blocks the fiber until there is at least one byte, or the end.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("StreamReader.read", &here.worker)
+        cdef FiberCore me = running_fiber("StreamReader.read", &here.worker, self)
         cdef Registration r
         cdef Py_ssize_t got
         if self.error is not None:
@@ -263,7 +263,7 @@ cdef class StreamReader:
         IncompleteReadError, whose ``partial`` has what came, if the stream ends before.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("StreamReader.readexactly", &here.worker)
+        cdef FiberCore me = running_fiber("StreamReader.readexactly", &here.worker, self)
         if n < 0:
             raise ValueError("readexactly size can not be less than zero")
         if self.error is not None:
@@ -283,7 +283,7 @@ cdef class StreamReader:
         dropped if it is complete, else what came of it so far.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("StreamReader.readline", &here.worker)
+        cdef FiberCore me = running_fiber("StreamReader.readline", &here.worker, self)
         return self.read_line(me)
 
     cdef object read_line(self, FiberCore me):
@@ -314,7 +314,7 @@ cdef class StreamReader:
         can be read again).
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("StreamReader.readuntil", &here.worker)
+        cdef FiberCore me = running_fiber("StreamReader.readuntil", &here.worker, self)
         cdef tuple separators
         if isinstance(separator, tuple):
             separators = tuple(sorted([bytes(one) for one in separator], key=len))
@@ -368,7 +368,7 @@ cdef class StreamReader:
     def __next__(self) -> bytes:
         """The next line; blocks the fiber.  ``for line in reader`` reads to the end."""
         cdef section here = outside()
-        line = self.read_line(running_fiber("StreamReader.__next__", &here.worker))
+        line = self.read_line(running_fiber("StreamReader.__next__", &here.worker, self))
         if not line:
             raise StopIteration
         return line

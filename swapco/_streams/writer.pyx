@@ -114,7 +114,7 @@ cdef class StreamWriter(Flushable):
         Errors: the OSError of an earlier send; RuntimeError after ``close`` or ``write_eof``.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         cdef Py_buffer view
         if self.error is not None:
             raise self.error
@@ -267,7 +267,7 @@ cdef class StreamWriter(Flushable):
         ConnectionResetError once the connection is closed; CancelledError; NotInFiber.
         """
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("StreamWriter.drain", &here.worker)
+        cdef FiberCore me = running_fiber("StreamWriter.drain", &here.worker, self)
         if self.reader.error is not None:
             raise self.reader.error
         if self.closing:
@@ -290,7 +290,7 @@ cdef class StreamWriter(Flushable):
     def write_eof(self) -> None:
         """Send what is collected, then the end of the stream; reading goes on.  Never blocks."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if self.eof_wanted or self.closing:
             return
         self.eof_wanted = True
@@ -302,7 +302,7 @@ cdef class StreamWriter(Flushable):
         Never blocks: ``wait_closed`` does.  A fiber that reads from it sees the end of the stream.
         """
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         if self.closing:
             return
         self.closing = True
@@ -312,7 +312,7 @@ cdef class StreamWriter(Flushable):
     def abort(self) -> None:
         """Close the connection now; what is not sent yet is dropped.  Never blocks."""
         cdef section here = outside()
-        enter(&here.worker)
+        enter(&here.worker, self)
         self.closing = True
         self.finish()
 
@@ -323,7 +323,7 @@ cdef class StreamWriter(Flushable):
     def wait_closed(self) -> None:
         """Block the calling fiber until the connection is closed; raise the OSError that it failed with."""
         cdef section here = outside()
-        cdef FiberCore me = running_fiber("StreamWriter.wait_closed", &here.worker)
+        cdef FiberCore me = running_fiber("StreamWriter.wait_closed", &here.worker, self)
         while not self.closed:
             me.scheduler.park(me, &self.closers, WRITE, <PyObject *>self, NEVER_NS)
         if self.error is not None:
@@ -382,7 +382,7 @@ cdef object _name(object method):
 def connect_streams(sock, limit, peer_name=None) -> tuple:
     """A reader and a writer for a connected cooperative socket, which is the writer's from now on."""
     cdef section here = outside()
-    cdef FiberCore me = running_fiber("open_connection", &here.worker)
+    cdef FiberCore me = running_fiber("open_connection", &here.worker, None)
     cdef StreamWriter writer = StreamWriter.__new__(StreamWriter)
     cdef Registration registration = registration_of(sock, me)
     writer.high_water = HIGH_WATER

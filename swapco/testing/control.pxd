@@ -90,6 +90,11 @@ cdef class Control(Policy):
     cdef Record *records
     cdef int recorded
     cdef int records_capacity
+    # at how many moments each actor was taken, by its number
+    cdef int *taken
+    cdef int taken_capacity
+    # who was taken last; -1: nobody yet
+    cdef readonly int last
     cdef int *ids
     cdef int ids_used
     cdef int ids_capacity

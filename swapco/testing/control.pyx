@@ -47,6 +47,8 @@ from .._core.scheduler cimport Scheduler
 from .._core.slot cimport Controller, Worker
 from .._core.states cimport *
 
+from ..timeouts cimport Timeout
+
 from .errors import Unwinding
 from .trace import Decision, Step
 
@@ -133,6 +135,7 @@ cdef class Control(Policy):
         PyMem_Free(self.enabled)
         PyMem_Free(self.records)
         PyMem_Free(self.ids)
+        PyMem_Free(self.taken)
 
     cdef int reset(self, Strategy strategy) except -1:
         """A run begins."""
@@ -151,6 +154,7 @@ cdef class Control(Policy):
         self.fibers = []
         self.actors = []
         self.moments = 0
+        self.last = -1
         self.quiet = 0
         self.unwinding = False
         self.unwound = 0
@@ -257,9 +261,14 @@ cdef class Control(Policy):
         if fiber is not None:
             # its name in reports: the same in every run
             fiber.number = len(self.actors)
+        cdef int number = <int>len(self.actors)
+        if number >= self.taken_capacity:
+            self.taken = <int *>_grown(self.taken, 2 * number + 16, sizeof(int))
+            self.taken_capacity = 2 * number + 16
+        self.taken[number] = 0
         self.actors.append(what)
         self.fibers.append(fiber)
-        return <int>len(self.actors) - 1
+        return number
 
     cdef int gather(self, FiberCore current) except -1:
         """Fill ``enabled``."""
@@ -379,6 +388,8 @@ cdef class Control(Policy):
         except BaseException as error:
             self.abandon(error)
             return -1
+        self.last = self.enabled[chosen]
+        self.taken[self.last] += 1
         return chosen
 
     cdef PyObject *label_now(self) noexcept:
@@ -563,6 +574,8 @@ cdef class Control(Policy):
         if isinstance(actor, WaitTimer):
             fiber = (<WaitTimer>actor).fiber
             return "a timer" if fiber is None else f"timer of {fiber.name}"
+        if isinstance(actor, Timeout):
+            return f"timeout of {(<Timeout>actor).fiber.name}"
         return str(actor)
 
     def path(self) -> list:

@@ -28,7 +28,7 @@ import sys
 
 from cpython.object cimport PyObject
 
-from .._core.clock cimport VirtualClock
+from .._core.clock cimport NEVER_NS, VirtualClock
 from .._core.fiber cimport FiberCore, Watcher
 from .._core.scheduler cimport Scheduler
 from .._core.slot cimport Slot, Worker
@@ -203,6 +203,9 @@ cdef class ControlledSlot:
             activate(None, False, None)
             set_running_loop(None)
             self.loop._end()
+            # what call_later armed would fire in the next run
+            while s.timers.pop_due(NEVER_NS) is not None:
+                pass
         return outcome
 
     cdef int run_until_stuck(self) except -1:

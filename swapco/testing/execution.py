@@ -1,6 +1,6 @@
 """From outcomes of the controlled slot to ``Execution``: what the algorithms between runs see of a program.
 
-A failure is known by its *fingerprint*: the type of the exception and the place in the program from which it was raised.
+A failure is known by its *fingerprint*: the type of the exception and the place in the program that raised it.
 Two schedules that show the same fingerprint show the same bug, as far as a machine can tell; messages (they have
 addresses and values in them) do not count.
 """
@@ -40,7 +40,7 @@ class Program:
         switch: str | None = None,
     ) -> None:
         if not callable(body):
-            raise TypeError(f"the body is a function without arguments, not {body!r}; write search(body), not search(body())")
+            raise TypeError(f"the body is a function without arguments, not {body!r}; write search(f), not search(f())")
         if preempt not in ("points", "primitives"):
             raise ValueError(f'preempt is "points" or "primitives", not {preempt!r}')
         if not isinstance(max_steps, int) or max_steps < 1:

@@ -13,6 +13,7 @@ import asyncio
 import collections
 from typing import TYPE_CHECKING, Any
 
+from .._loop.compat import get_running_loop
 from .timers import arm_call
 
 if TYPE_CHECKING:
@@ -93,26 +94,28 @@ class ControlledLoop(asyncio.AbstractEventLoop):
 
     # -- callbacks and time
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         """Call it when the strategy names the loop, after those that were called for before."""
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """The same; RealIOError from another thread."""
         self._only_here("call_soon_threadsafe() from another thread")
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call it ``delay`` virtual seconds from now."""
         return self.call_at(self.time() + max(0.0, delay), callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call it at a point in virtual time."""
@@ -147,7 +150,9 @@ class ControlledLoop(asyncio.AbstractEventLoop):
     def get_task_factory(self) -> None:
         """None."""
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """Call it in a fiber: the order of such calls is a choice, too."""
         from ..tasks import spawn
 
@@ -218,7 +223,7 @@ class ControlledLoop(asyncio.AbstractEventLoop):
             self._handler(self, context)
 
     def _only_here(self, what: str) -> None:
-        if asyncio._get_running_loop() is not self:
+        if get_running_loop() is not self:
             from .controlled import refuse_real
 
             refuse_real(what)

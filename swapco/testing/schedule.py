@@ -1,9 +1,9 @@
 """A schedule as data: what a failure leaves behind, and what replays it.
 
 A schedule is kept in two ways, for the program may have changed by the time of its replay.  *By number*: the decisions,
-as indices.  *By name*: each decision that production would not have made, as the actor that ran, the kind of moment, how
-many such moments of that actor there had been, and the actor that ran instead.  A change that adds a decision early in
-the program breaks the numbers and leaves the names; renaming a fiber breaks the names only.
+as indices.  *By name*: each decision that production would not have made, as the actor that ran, the kind of moment,
+how many such moments of that actor there had been, and the actor that ran instead.  A change that adds a decision early
+in the program breaks the numbers and leaves the names; renaming a fiber breaks the names only.
 
 The file is JSON, at most 1 KB for a schedule that was shrunk; ``code`` is the same in one word, for the source of a
 test.  Numbers are stored as the gaps between the decisions that are not 0, so that what production does costs nothing.
@@ -31,7 +31,7 @@ class Named(NamedTuple):
     """Who ran before."""
     label: str
     """The kind of moment: "schedule_point", "join", "Lock.acquire", ..."""
-    count: int
+    nth: int
     """How many moments of this kind this actor had before it."""
     chosen: str
     """Who ran instead of whom production would have taken."""
@@ -143,7 +143,7 @@ def _path(gaps: Iterable[str]) -> Iterable[int]:
         if gap in ("", "-"):
             continue
         zeros, _, choice = gap.partition(":")
-        if int(zeros) < 0 or choice and int(choice) < 1:
+        if int(zeros) < 0 or (choice and int(choice) < 1):
             raise ValueError("a negative number")
         yield from (0 for _ in range(int(zeros)))
         yield int(choice or 1)

@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
+from .control import Strategy
 from .dpor import DPOR
 from .errors import ReplayDivergence
-from .exhaust import DepthFirst, Enumeration, SimplestFirst, prove_minimum
 from .execution import Program, fingerprint
+from .exhaust import DepthFirst, Enumeration, SimplestFirst, prove_minimum
 from .schedule import Named, Schedule, load_schedule
 from .shrink import shrink
 from .story import Story, Teller
-from .strategies import POS, PCT, URW, Path, Portfolio, RandomWalk
+from .strategies import PCT, POS, URW, Path, Portfolio, RandomWalk
 from .trace import Execution, UncontrolledNondeterminism
-from .control import Strategy
 
 __all__ = ["Result", "replay", "run", "search", "verify"]
 
@@ -117,8 +117,9 @@ def search(
     ``body`` is a function without arguments, or an ``async def`` function; it runs as the main fiber, spawns fibers and
     asserts.  ``strategy`` is "portfolio", "random", "urw", "pct", "pos", "dfs", "dpor", or a ``Strategy``.  With
     ``preempt="primitives"`` a fiber may also be preempted where it calls an operation of a primitive that may block.
-    ``max_steps`` is how many moments a run may have before it counts as endless.  ``save`` is where the failing schedule
-    is written: a file, True (below ``.swapco``, or ``$SWAPCO_FAILURES``) or False.  ``switch`` is what fibers run on.
+    ``max_steps`` is how many moments a run may have before it counts as endless.  ``save`` is where the failing
+    schedule is written: a file, True (below ``.swapco``, or ``$SWAPCO_FAILURES``) or False.  ``switch`` is what
+    fibers run on.
 
     Errors: TypeError and ValueError for arguments that make no sense; RuntimeError inside an event loop.
     """
@@ -134,6 +135,7 @@ def search(
             outcome = program.run(chosen, number)
             result.schedules += 1
             if outcome.kind == "aborted":
+                assert outcome.exception is not None
                 raise outcome.exception
             if outcome.failed:
                 return program.record(outcome)
@@ -264,6 +266,9 @@ def _tell(program: Program, result: Result, execution: Execution) -> None:
     teller = Teller()
     path = execution.path
     outcome = program.run(Path(path), watcher=teller)
+    if outcome.kind == "aborted":
+        assert outcome.exception is not None
+        raise outcome.exception
     if outcome.failed and fingerprint(outcome.exception) == execution.fingerprint:
         result.exception = outcome.exception
     result.story = teller.story()
@@ -394,7 +399,7 @@ class ByName:
 
     def __init__(self, program: Program, named: Sequence[Named]) -> None:
         self._program = program
-        self._wanted = {(entry.before, entry.label, entry.count): entry.chosen for entry in named}
+        self._wanted = {(entry.before, entry.label, entry.nth): entry.chosen for entry in named}
         self._counts: dict[tuple[str, str], int] = {}
         self._last = ""
 

@@ -34,8 +34,8 @@ def wait_all_blocked(*, rounds: int = 10_000) -> None:
 class Sequencer:
     """Runs blocks of different fibers in the order of their numbers.
 
-    ``with sequencer(0): ...`` in one fiber, ``with sequencer(1): ...`` in another: the second block begins when the first
-    has ended.  Each number is used once; a block that raises lets the next ones begin all the same.
+    ``with sequencer(0): ...`` in one fiber, ``with sequencer(1): ...`` in another: the second block begins when the
+    first has ended.  Each number is used once; a block that raises lets the next ones begin all the same.
     """
 
     def __init__(self) -> None:

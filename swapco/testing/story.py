@@ -1,18 +1,44 @@
 """What happened in one run, in the words of the program: the data of reports.
 
-A run is replayed with a watcher that looks, at each moment, at who stops, who goes on, and at which lines.  That costs
-a hundred times what a run costs; so it is done once, for the schedule that a person will read.
+A run is replayed with a watcher, the ``Teller``, that looks at each moment at who stops, who goes on, and at which
+lines.  That costs a hundred times what a run costs; so it is done once, for the schedule that a person will read.
+
+A *moment* is the unit of the scheduler: an actor may stop, and one goes on.  A *segment* is the unit of a reader: what
+one actor does until another one runs, or until the environment makes a choice that it would not make in production.
+A segment merges the moments at which somebody else could have run and did not.  Timers and callbacks that only wake the
+fiber that runs next, in the order of production, have no segment of their own: the fiber's says what woke it.
+
+Names are unique in a story (the second fiber called "worker" is "worker (2)"), for a reader must be able to tell lanes
+apart.  ``Story.named`` has the names that the program gave instead, for they are what a replay by name compares.
+
+Invariants: nothing here changes the run.  No repr of a value of the program is taken (it might block, or be huge), no
+exception of a fiber is marked as seen.
+
+Rejected: telling the story while searching (every run would pay for it); ``sys.settrace`` for the lines between two
+moments (it changes what C functions see, and other tools use it; the lines at which a fiber could have been
+interrupted are what the order of switches is about).
 """
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .places import Place, place_of_frame
+from .errors import Deadlock, FiberLeak, Unwinding
+from .places import Place, is_library, place_of_exception, place_of_frame
 from .schedule import Named
 
-__all__ = ["Moment", "Story", "Teller"]
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["Ending", "Moment", "Segment", "Story", "Teller", "Wait", "cycle_of", "headline_of", "waits_at_end"]
+
+#: The label of a switch that was no decision: somebody called ``switch_to``, or what it called has returned.
+HANDOFF = "handoff"
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Moment(NamedTuple):
@@ -40,6 +66,16 @@ class Moment(NamedTuple):
     """``before`` could have gone on."""
     time: float
     """Virtual seconds since the start of the run."""
+    owner: str = ""
+    """The fiber that must act before ``before`` can go on: it has the lock, or must end; "" if there is none."""
+    outcome: str = ""
+    """How ``before`` ended, if it did: "ends", "is cancelled", "raises ValueError: ..."."""
+    does: str = ""
+    """What the event loop calls, if that is chosen."""
+    possibilities: int = 0
+    """A choice of the environment among so many, with ``choice`` as its outcome: nobody switches.  0: a switch."""
+    wants: str = ""
+    """``waits_for`` for a reader, without state: "Lock 2", "an item from the Queue", "the end of worker", "sleep"."""
 
     @property
     def deviates(self) -> bool:
@@ -52,6 +88,44 @@ class Moment(NamedTuple):
         return self.before != self.chosen
 
 
+class Ending(NamedTuple):
+    """How a fiber ended, if by an exception."""
+
+    exception: str
+    """Its type and message, in one line."""
+    place: Place | None
+    """The line that raised it."""
+
+
+class Segment(NamedTuple):
+    """What one actor does until another one runs."""
+
+    actor: str
+    begins: Moment | None
+    """The moment that chose it; None: somebody handed over to it."""
+    stops: Moment | None
+    """The moment at which it stopped; None: the run was over."""
+    steps: tuple[tuple[Place, int], ...]
+    """Lines at which it could have been interrupted and was not, in order, each with how often in a row."""
+    woken_by: tuple[str, ...]
+    """The timers and callbacks that ran before it, only to wake it."""
+    woke: tuple[str, ...]
+    """The fibers that waited, and do not any more."""
+    spawned: tuple[str, ...]
+    """The fibers that appeared meanwhile."""
+    number: int
+    """Of the deviation that began it, from 1 on; 0: production would have done the same."""
+    first: bool
+    """The actor's first segment."""
+    moments: int
+    """How many moments it has."""
+
+    @property
+    def time(self) -> float:
+        """Virtual seconds since the start of the run, at its begin."""
+        return 0.0 if self.begins is None else self.begins.time
+
+
 class Story(NamedTuple):
     """A run, moment by moment."""
 
@@ -60,6 +134,14 @@ class Story(NamedTuple):
     """In order of appearance."""
     spawned_at: dict[str, Place | None]
     """Where each fiber's function begins."""
+    named: tuple[Named, ...] = ()
+    """The decisions that production would not have made, in words."""
+    fibers: tuple[str, ...] = ()
+    """The actors that are fibers, in the order in which they were spawned."""
+    endings: dict[str, Ending] = {}  # noqa: RUF012
+    """The fibers that ended by an exception."""
+    left_at: dict[str, Place | None] = {}  # noqa: RUF012
+    """Where those are that had not ended when the run was over."""
 
     @property
     def deviations(self) -> tuple[Moment, ...]:
@@ -67,18 +149,163 @@ class Story(NamedTuple):
         return tuple(moment for moment in self.moments if moment.deviates)
 
     @property
-    def named(self) -> tuple[Named, ...]:
-        """The decisions that production would not have made, in words."""
-        counts: dict[tuple[str, str], int] = {}
-        found = []
-        for moment in self.moments:
-            if moment.decision < 0:
-                continue
-            key = moment.before, moment.label
-            if moment.deviates:
-                found.append(Named(*key, counts.get(key, 0), moment.chosen))
-            counts[key] = counts.get(key, 0) + 1
-        return tuple(found)
+    def segments(self) -> tuple[Segment, ...]:
+        """What a person reads."""
+        return tuple(_without_messengers(_segments(self), frozenset(self.fibers)))
+
+
+class Wait(NamedTuple):
+    """A fiber that waits when the run is over."""
+
+    fiber: str
+    wants: str
+    """What it waits for, in words; "" if that is not known."""
+    owner: str
+    """The fiber that must act before it can go on; "" if there is none."""
+    place: Place | None
+
+
+def waits_at_end(story: Story, exception: BaseException | None) -> tuple[Wait, ...]:
+    """Who waits for what when nothing can run any more; a cycle, if there is one, comes first and in its order.
+
+    Whoever ran last was not seen to stop: what it waits for is in the message of the exception.
+    """
+    if not isinstance(exception, Deadlock | FiberLeak) or not story.moments:
+        return ()
+    found: dict[str, Wait] = {}
+    for moment in story.moments:
+        if moment.waits_for:
+            found[moment.before] = Wait(moment.before, moment.wants, moment.owner, moment.left)
+        if not moment.possibilities:
+            found.pop(moment.chosen, None)
+    last = story.moments[-1].chosen
+    if last in story.left_at:
+        found[last] = Wait(last, *_in_message(str(exception), last, story.fibers), story.left_at[last])
+    ordered = {name: found[name] for name in story.fibers if name in found}
+    cycle = cycle_of({wait.fiber: wait.owner for wait in ordered.values()})
+    return tuple([ordered.pop(name) for name in cycle] + list(ordered.values()))
+
+
+def cycle_of(owners: dict[str, str]) -> list[str]:
+    """Names of which each leads to the next one, and the last one to the first; or nothing."""
+    for first in owners:
+        chain: list[str] = []
+        name = first
+        while name in owners and name not in chain:
+            chain.append(name)
+            name = owners[name]
+        if name in chain:
+            return chain[chain.index(name) :]
+    return []
+
+
+def _in_message(message: str, name: str, names: Iterable[str]) -> tuple[str, str]:
+    """What the message of a Deadlock says that a fiber wants, and who owns that."""
+    start = f"  {name!r} waits for "
+    for line in message.split("\n"):
+        if not line.startswith(start):
+            continue
+        words, owner = line[len(start) :], ""
+        for other in names:
+            if words.endswith(f", owned by {other!r}"):
+                words, owner = words.removesuffix(f", owned by {other!r}"), other
+            elif words == f"the end of fiber {other!r}":
+                words, owner = f"the end of {other}", other
+        return re.sub(r"<(\w+) .*>", r"a \1", words), owner
+    return "", ""
+
+
+def headline_of(exception: BaseException | None) -> str:
+    """The type of an exception, and the first line of its message."""
+    if exception is None:
+        return "nothing"
+    try:
+        message = str(exception).strip().split("\n", 1)[0]
+    except Exception as error:
+        message = f"(its message raises {type(error).__name__})"
+    return f"{type(exception).__name__}: {message}" if message else type(exception).__name__
+
+
+# -------------------------------------------------------------------------------------------------- segments
+
+
+def _segments(story: Story) -> Iterator[Segment]:
+    """Merge moments; ``woke`` and ``spawned`` come from who is enabled at the end and was not at the begin."""
+    moments = story.moments
+    waiting: set[str] = set()
+    seen = set(moments[0].enabled) if moments else set()
+    started: set[str] = set()
+    number = at = 0
+    while at < len(moments):
+        begins = moments[at]
+        if begins.deviates:
+            number += 1
+        steps: list[tuple[Place, int]] = []
+        stop = at + 1
+        while stop < len(moments) and _goes_on(begins.chosen, moments[stop]):
+            left = moments[stop].left
+            if left is not None:
+                again = bool(steps) and steps[-1][0] == left
+                steps[-1:] = [(left, steps[-1][1] + 1)] if again else [*steps[-1:], (left, 1)]
+            stop += 1
+        stops = moments[stop] if stop < len(moments) else None
+        woke: list[str] = []
+        spawned: list[str] = []
+        for moment in moments[at + 1 : stop + 1]:
+            for name in moment.enabled:
+                if name not in story.fibers:
+                    continue
+                if name in waiting:
+                    waiting.discard(name)
+                    woke.append(name)
+                elif name not in seen:
+                    spawned.append(name)
+                seen.add(name)
+        waiting.discard(begins.chosen)
+        if stops is not None and stops.waits_for:
+            waiting.add(stops.before)
+        yield Segment(
+            begins.chosen,
+            begins,
+            stops,
+            tuple(steps),
+            (),
+            tuple(woke),
+            tuple(spawned),
+            number if begins.deviates else 0,
+            begins.chosen not in started,
+            stop - at,
+        )
+        started.add(begins.chosen)
+        at = stop
+
+
+def _goes_on(actor: str, moment: Moment) -> bool:
+    return not moment.switches and moment.chosen == actor and not moment.deviates
+
+
+def _without_messengers(segments: Iterable[Segment], fibers: frozenset[str]) -> Iterator[Segment]:
+    """Leave out timers and callbacks that, in the order of production, only wake the fiber that runs next."""
+    held: list[Segment] = []
+    for segment in segments:
+        if segment.actor not in fibers and not segment.number:
+            held.append(segment)
+            continue
+        woken = {name for messenger in held for name in messenger.woke + messenger.spawned}
+        if held and woken == {segment.actor} and not segment.number:
+            segment = segment._replace(woken_by=tuple(_words_of(messenger) for messenger in held))
+        else:
+            yield from held
+        held = []
+        yield segment
+    yield from held
+
+
+def _words_of(messenger: Segment) -> str:
+    return (messenger.begins.does if messenger.begins is not None else "") or messenger.actor
+
+
+# ---------------------------------------------------------------------------------------------------- watching
 
 
 class Teller:
@@ -86,58 +313,330 @@ class Teller:
 
     def __init__(self) -> None:
         self._moments: list[Moment] = []
-        self._before: Any = None
+        self._control: Any = None
+        self._names: list[str] = []
+        self._ids: dict[int, int] = {}
+        self._taken: set[str] = set()
+        self._chosen = -1
+        self._ended: set[int] = set()
+        self._order: dict[str, Place | None] = {}
         self._decisions = 0
-        self._starts: dict[str, Place | None] = {}
+        self._named: list[Named] = []
+        self._counts: dict[tuple[str, str], int] = {}
+        self._last_key = ""
+        # what was waited for, by type; held, so that no other object gets its id
+        self._targets: dict[str, list[Any]] = {}
+        # moments at which somebody begins to wait: how to say it, and for what
+        self._wants: dict[int, tuple[str, Any]] = {}
 
     def __call__(self, control: Any, chosen: int) -> None:
         """Called by the control at each moment."""
+        self._control = control
         enabled, current, label = control.moment()
-        fiber = control.running
-        before = control.name(fiber) if fiber is not None else self._name_of_last(control)
-        place, waits_for = None, ""
-        if fiber is not None and not fiber.done():
-            place = place_of_frame(sys._getframe(1))
-            waits_for = fiber.wait_reason or ""
-        goes_on = control.actor(enabled[chosen])
-        name = control.name(goes_on)
+        self._learn_names()
+        running = control.running
+        here = None if running is None else _place_of(running, _caller())
+        decision = self._decision(enabled, label, chosen)
+        if enabled[0] < -1:
+            self._environment(running, here, label, len(enabled), chosen, decision)
+            return
+        before, left, waits_for, owner, outcome = self._who_stops(running, here)
+        actor = control.actor(enabled[chosen])
         resumes = None
-        if goes_on is fiber:
-            resumes = place
-        elif hasattr(goes_on, "frame") and goes_on.state != "NEW":
-            resumes = place_of_frame(goes_on.frame)
-        decision = -1
-        if len(enabled) > 1:
-            decision = self._decisions
-            self._decisions += 1
+        if actor is running:
+            resumes = here
+        elif self._is_fiber(enabled[chosen]) and actor.state != "NEW":
+            resumes = _place_of(actor, actor.frame)
+        name = self._names[enabled[chosen]]
         self._moments.append(
             Moment(
                 before,
-                place,
+                left,
                 label,
                 waits_for,
                 name,
                 resumes,
-                tuple(control.name(control.actor(actor)) for actor in enabled),
+                tuple([self._names[number] for number in enabled]),
                 chosen,
                 decision,
                 chosen != 0 and current >= 0,
                 control.time(),
+                owner,
+                outcome,
+                _first_callback(control) if actor == "the event loop" else "",
             )
         )
-        if name not in self._starts:
-            self._starts[name] = _start_of(goes_on)
-        self._before = goes_on
-
-    def _name_of_last(self, control: Any) -> str:
-        return "" if self._before is None else str(control.name(self._before))
+        if name not in self._order:
+            self._order[name] = _start_of(actor)
+        self._chosen = enabled[chosen]
 
     def story(self) -> Story:
-        """What was collected."""
-        return Story(tuple(self._moments), tuple(self._starts), dict(self._starts))
+        """What was collected; call it when the run is over."""
+        fibers, endings, left_at = [], {}, {}
+        if self._control is not None:
+            self._learn_names()
+            for number, fiber in enumerate(self._control.fibers):
+                if fiber is None:
+                    continue
+                name = self._names[number]
+                fibers.append(name)
+                error = _exception_of(fiber)
+                if isinstance(error, Unwinding):
+                    left_at[name] = _origin(error)
+                elif isinstance(error, Exception):
+                    endings[name] = Ending(headline_of(error), place_of_exception(error))
+        moments = list(self._moments)
+        for at, (words, target) in self._wants.items():
+            moments[at] = moments[at]._replace(wants=words.format(self._name_of_target(target)))
+        return Story(
+            tuple(moments),
+            tuple(self._order),
+            dict(self._order),
+            tuple(self._named),
+            tuple(fibers),
+            endings,
+            left_at,
+        )
+
+    # -- names
+
+    def _learn_names(self) -> None:
+        """Of actors that are new."""
+        control = self._control
+        for number in range(len(self._names), len(control.actors)):
+            actor = control.actors[number]
+            name = wanted = _timer_name(actor) or control.name(actor)
+            copies = 1
+            while name in self._taken:
+                copies += 1
+                name = f"{wanted} ({copies})"
+            if control.fibers[number] is not None:
+                # a timer is another actor each time that it is armed: those may share a name
+                self._taken.add(name)
+            self._names.append(name)
+            self._ids[id(actor)] = number
+
+    def _is_fiber(self, number: int) -> bool:
+        return self._control.fibers[number] is not None
+
+    def _decision(self, enabled: tuple[int, ...], label: str, chosen: int) -> int:
+        """The number of the decision; what ``ByName`` compares is kept of those that deviate."""
+        if len(enabled) < 2:
+            return -1
+        control = self._control
+        names = control.name(control.actor(enabled[chosen]))
+        running = control.running
+        key = (control.name(running) if running is not None else self._last_key, label)
+        if chosen:
+            self._named.append(Named(*key, self._counts.get(key, 0), names))
+        self._counts[key] = self._counts.get(key, 0) + 1
+        self._last_key = names
+        self._decisions += 1
+        return self._decisions - 1
+
+    # -- who stops
+
+    def _who_stops(self, running: Any, here: Place | None) -> tuple[str, Place | None, str, str, str]:
+        """Its name, its line, what it waits for, who has that, how it ended."""
+        chosen = self._chosen
+        if chosen < 0:
+            return "", None, "", "", ""
+        if not self._is_fiber(chosen):
+            return self._names[chosen], None, "", "", ""
+        actor = self._control.actor(chosen)
+        ended = running is None or running.done()
+        if ended and not actor.done():
+            # somebody handed over, and who was handed the slot has ended
+            running = next((f for n, f in enumerate(self._control.fibers) if self._new_end(n, f)), actor)
+        elif ended:
+            running = actor
+        number = self._ids[id(running)]
+        name = self._names[number]
+        if number != chosen:
+            self._handed_over(actor, chosen, name)
+        if ended:
+            self._ended.add(number)
+            return name, None, "", "", _outcome_of(running)
+        self._learn_start(running, name)
+        return name, here, self._wait_of(running), self._owner_of(running), ""
+
+    def _new_end(self, number: int, fiber: Any) -> bool:
+        return fiber is not None and number not in self._ended and fiber.done()
+
+    def _handed_over(self, actor: Any, number: int, to: str) -> None:
+        """A moment of its own for a switch that the scheduler did not decide."""
+        done = actor.done()
+        if done:
+            self._ended.add(number)
+        waits_for = "" if done else self._wait_of(actor)
+        self._moments.append(
+            Moment(
+                self._names[number],
+                None if done else _place_of(actor, actor.frame),
+                HANDOFF,
+                waits_for,
+                to,
+                None,
+                (),
+                0,
+                -1,
+                False,
+                self._control.time(),
+                outcome=_outcome_of(actor) if done else "",
+            )
+        )
+        self._order.setdefault(to, None)
+
+    def _wait_of(self, fiber: Any) -> str:
+        """What it waits for, in words; notes how to say it when all names are known."""
+        words = fiber.wait_reason
+        if words is None:
+            return ""
+        target = fiber.waits_for_object
+        if id(target) in self._ids:
+            short = "the end of {}" if words.startswith("the end of ") else "{}"
+        elif target is None:
+            short = words.removesuffix("()").replace("{", "{{").replace("}", "}}")
+        else:
+            called = _library_call(fiber) if words == repr(target) else ""
+            before, _, after = words.partition(repr(target))
+            short = called or f"{before}{{}}{after}"
+            if not called:
+                known = self._targets.setdefault(type(target).__name__, [])
+                if not any(other is target for other in known):
+                    known.append(target)
+        self._wants[len(self._moments)] = short, target
+        return _ADDRESS.sub("", words)
+
+    def _name_of_target(self, target: Any) -> str:
+        if target is None:
+            return ""
+        if id(target) in self._ids:
+            return self._names[self._ids[id(target)]]
+        kind = type(target).__name__
+        known = self._targets.get(kind, [])
+        if len(known) < 2:
+            return f"the {kind}"
+        return f"{kind} {next(number for number, other in enumerate(known, 1) if other is target)}"
+
+    def _learn_start(self, fiber: Any, name: str) -> None:
+        """Of a fiber that was made with a coroutine: its code is known once it has begun."""
+        if self._order.get(name) is None:
+            code = getattr(fiber.get_coro(), "cr_code", None) if hasattr(fiber, "get_coro") else None
+            if code is not None:
+                self._order[name] = Place(code.co_filename, code.co_firstlineno, code.co_name)
+
+    def _owner_of(self, fiber: Any) -> str:
+        target = fiber.waits_for_object
+        owner = target if id(target) in self._ids else getattr(target, "owner", None)
+        number = -1 if owner is None else self._ids.get(id(owner), -1)
+        return self._names[number] if number >= 0 else ""
+
+    def _environment(
+        self, running: Any, here: Place | None, label: str, possibilities: int, chosen: int, decision: int
+    ) -> None:
+        """A choice of the environment: whoever asked goes on."""
+        name = "" if running is None else self._names[self._ids[id(running)]]
+        self._moments.append(
+            Moment(
+                name,
+                here,
+                label,
+                "",
+                name,
+                here,
+                (),
+                chosen,
+                decision,
+                False,
+                self._control.time(),
+                possibilities=possibilities,
+            )
+        )
+
+
+def _caller() -> FrameType | None:
+    """The frame of whoever runs; None: there is no Python function, for a coroutine that is suspended is off the stack."""
+    try:
+        return sys._getframe(2)
+    except ValueError:
+        return None
+
+
+def _place_of(fiber: Any, frame: FrameType | None) -> Place | None:
+    """Where a fiber is: in the coroutine that it drives, if that is suspended, or else on its own stack."""
+    found = None
+    for _, inner in _suspended(fiber):
+        if not is_library(inner.f_code.co_filename):
+            found = Place(inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_name)
+    return found or place_of_frame(frame)
+
+
+def _library_call(fiber: Any) -> str:
+    """The coroutine of the library in which the program's own code waits: "asyncio.sleep", "Queue.get"."""
+    called = ""
+    for awaited, inner in _suspended(fiber):
+        if not is_library(inner.f_code.co_filename):
+            called = ""
+        elif not called:
+            called = awaited.__qualname__
+    return "asyncio.sleep" if called == "sleep" else called
+
+
+def _suspended(fiber: Any) -> Iterator[tuple[Any, FrameType]]:
+    """The coroutines that a fiber drives, from the outermost on, if they have left the stack."""
+    awaited = fiber.get_coro() if hasattr(fiber, "get_coro") else None
+    while awaited is not None:
+        following = None
+        for prefix, below in (("cr", "await"), ("gi", "yieldfrom"), ("ag", "await")):
+            frame = getattr(awaited, f"{prefix}_frame", None)
+            if frame is not None and not getattr(awaited, f"{prefix}_running", False):
+                yield awaited, frame
+                following = getattr(awaited, f"{prefix}_{below}", None)
+        awaited = following
+
+
+def _outcome_of(fiber: Any) -> str:
+    error = _exception_of(fiber)
+    if error is None:
+        return "ends"
+    return "is cancelled" if fiber.cancelled() else f"raises {headline_of(error)}"
+
+
+def _origin(error: BaseException) -> Place | None:
+    """Where a fiber waited when it was unwound: the first time, if what it does then waits again."""
+    place = place_of_exception(error)
+    while isinstance(error.__context__, Unwinding):
+        error = error.__context__
+        place = place_of_exception(error) or place
+    return place
+
+
+def _exception_of(fiber: Any) -> BaseException | None:
+    """What a fiber ended with; nobody counts as having seen it."""
+    found = fiber._exception
+    return found if isinstance(found, BaseException) else None
+
+
+def _timer_name(actor: Any) -> str:
+    """In words, for those whose repr has none."""
+    if type(actor).__name__ == "Timeout" and callable(getattr(actor, "when", None)):
+        return f"timeout at {actor.when():g} s"
+    return ""
+
+
+def _first_callback(control: Any) -> str:
+    """What the event loop is about to call."""
+    callback = getattr(next(iter(control.callbacks), None), "_callback", None)
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    name = getattr(callback, "__qualname__", "")
+    return name if isinstance(name, str) and not name.startswith("_") else ""
 
 
 def _start_of(actor: Any) -> Place | None:
     function = getattr(actor, "function", None)
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(getattr(function, "__func__", function), "__code__", None) or getattr(function, "cr_code", None)
     return None if code is None else Place(code.co_filename, code.co_firstlineno, code.co_name)

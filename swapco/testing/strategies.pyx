@@ -86,18 +86,12 @@ cdef class RandomWalk(Seeded):
 cdef class URW(Seeded):
     """Each enabled actor with a probability proportional to what it still has to do, estimated from runs before."""
 
+    # at how many moments each actor was taken, in the longest of the runs before
     cdef list expected
-    cdef list done
 
     def __init__(self, seed=0):
         Seeded.__init__(self, seed)
         self.expected = []
-        self.done = []
-
-    def begin(self, run):
-        """A run begins."""
-        Seeded.begin(self, run)
-        self.done = []
 
     cdef Py_ssize_t pick(self, Control control) except -1:
         cdef int i = 0
@@ -109,11 +103,7 @@ cdef class URW(Seeded):
             actor = control.enabled[i]
             weight = 1
             if actor < len(self.expected):
-                weight = <Py_ssize_t>self.expected[actor] - (
-                    <Py_ssize_t>self.done[actor] if actor < len(self.done) else 0
-                )
-                if weight < 1:
-                    weight = 1
+                weight = max(1, <Py_ssize_t>self.expected[actor] - control.taken[actor])
             total += weight
             weights.append(weight)
         at = self.random.below(total)
@@ -121,27 +111,15 @@ cdef class URW(Seeded):
             at -= <Py_ssize_t>weights[i]
             if at < 0:
                 break
-        actor = control.enabled[i]
-        while len(self.done) <= actor:
-            self.done.append(0)
-        self.done[actor] += 1
         return i
 
     cdef int over(self, Control control) except -1:
-        # how many decisions named each actor, and at how many it was current
-        self.expected = counts_of(control)
+        cdef Py_ssize_t actor
+        for actor in range(len(control.actors)):
+            if actor == len(self.expected):
+                self.expected.append(0)
+            self.expected[actor] = max(<Py_ssize_t>self.expected[actor], control.taken[actor])
         return 0
-
-
-cdef list counts_of(Control control):
-    """How many of the recorded decisions took each actor."""
-    cdef list counts = [0] * len(control.actors)
-    cdef int i, actor
-    for i in range(control.recorded):
-        actor = control.ids[control.records[i].offset + control.records[i].chosen]
-        if actor >= 0:
-            counts[actor] += 1
-    return counts
 
 
 cdef class PCT(Seeded):
@@ -169,7 +147,7 @@ cdef class PCT(Seeded):
         self.priorities = []
         self.decided = 0
         # the longest run so far says where a change may be
-        self.changes = [self.random.below(max(self.length, 16)) for _ in range(self.depth - 1)]
+        self.changes = [self.random.below(self.length or 16) for _ in range(self.depth - 1)]
 
     cdef Py_ssize_t pick(self, Control control) except -1:
         cdef int i, best, actor
@@ -297,7 +275,7 @@ cdef class Path(Strategy):
 cdef class Portfolio(Strategy):
     """Takes turns: the first run is what production would do, then each strategy in order, again and again.
 
-    ``strategies`` are those that take turns: ``URW``, ``PCT(3)``, ``RandomWalk``, ``POS`` and ``PCT(2)`` unless given.
+    ``strategies`` are those that take turns: ``URW``, ``PCT(1)``, ``RandomWalk``, ``POS`` and ``PCT(3)`` unless given.
     """
 
     cdef readonly tuple strategies
@@ -306,7 +284,7 @@ cdef class Portfolio(Strategy):
 
     def __init__(self, *strategies, seed=0):
         self.strategies = strategies or (
-            URW(seed), PCT(3, seed + 1), RandomWalk(seed + 2), POS(seed + 3), PCT(2, seed + 4)
+            URW(seed), PCT(1, seed + 1), RandomWalk(seed + 2), POS(seed + 3), PCT(3, seed + 4)
         )
         for strategy in self.strategies:
             if not isinstance(strategy, Strategy):

@@ -8,15 +8,15 @@ event) and has not given it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .errors import Deadlock, FiberLeak, LostWakeup
-from .places import place_of_frame
+from .places import Place, place_of_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["cycle_of", "leak", "nothing_can_run"]
+__all__ = ["Wait", "cycle_of", "leak", "nothing_can_run"]
 
 
 def nothing_can_run(fibers: Sequence[Any]) -> Deadlock:
@@ -28,17 +28,43 @@ def nothing_can_run(fibers: Sequence[Any]) -> Deadlock:
         rest = [fiber for fiber in _ordered(fibers) if fiber not in cycle]
         if rest:
             lines += ["besides, waiting:"] + [_line(fiber) for fiber in rest]
-        return Deadlock("\n".join(lines))
+        return _with_data(Deadlock("\n".join(lines)), cycle + rest, len(cycle))
     lines = ["nothing can run, and nobody owns what is waited for: a wakeup was lost, or never sent:"]
     lines += [_line(fiber) for fiber in _ordered(fibers)]
-    return LostWakeup("\n".join(lines + _ready_all_the_same(fibers)))
+    return _with_data(LostWakeup("\n".join(lines + _ready_all_the_same(fibers))), _ordered(fibers))
 
 
 def leak(fibers: Sequence[Any]) -> FiberLeak:
     """The body has ended; these wait for ever."""
     lines = ["the body has ended, and fibers that it started wait for what never happens (join or cancel them):"]
     lines += [_line(fiber) for fiber in _ordered(fibers)]
-    return FiberLeak("\n".join(lines + _ready_all_the_same(fibers)))
+    return _with_data(FiberLeak("\n".join(lines + _ready_all_the_same(fibers))), _ordered(fibers))
+
+
+class Wait(NamedTuple):
+    """A fiber that waits, for a report."""
+
+    fiber: str
+    reason: str
+    owner: str
+    """The fiber that must act before it can go on; "" if none is known."""
+    place: Place | None
+
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+def _with_data(error: Error, fibers: Sequence[Any], cycle: int = 0) -> Error:
+    """``error.waits``: a Wait for each fiber, those of the cycle first; ``error.cycle``: how many these are."""
+    waits = []
+    for fiber in fibers:
+        owner = _waits_for(fiber)
+        waits.append(
+            Wait(fiber.name, fiber.wait_reason or "", "" if owner is None else owner.name, place_of_frame(fiber.frame))
+        )
+    error.waits = tuple(waits)  # type: ignore[attr-defined]
+    error.cycle = cycle  # type: ignore[attr-defined]
+    return error
 
 
 def cycle_of(fibers: Iterable[Any]) -> list[Any]:
@@ -61,7 +87,7 @@ def _waits_for(fiber: Any) -> Any:
         return None
     if hasattr(type(target), "wait_reason"):
         return target
-    owner = getattr(target, "owner", None)
+    owner: Any = getattr(target, "owner", None)
     return owner if hasattr(type(owner), "wait_reason") and not owner.done() else None
 
 
@@ -81,13 +107,8 @@ def _line(fiber: Any) -> str:
 
 def _ready_all_the_same(fibers: Iterable[Any]) -> list[str]:
     """Primitives that have what a fiber waits for, and have not given it."""
-    found = []
-    for target in {
-        id(f.waits_for_object): f.waits_for_object for f in fibers if f.waits_for_object is not None
-    }.values():
-        if _has_something(target):
-            found.append(f"  {target!r} has it, and has woken nobody")
-    return found
+    targets = {id(fiber.waits_for_object): fiber.waits_for_object for fiber in fibers}.values()
+    return [f"  {target!r} has it, and has woken nobody" for target in targets if _has_something(target)]
 
 
 def _has_something(target: Any) -> bool:
@@ -98,5 +119,8 @@ def _has_something(target: Any) -> bool:
     if not getattr(facts, "waiting", 0) and not getattr(facts, "getting", 0):
         return False
     return bool(
-        getattr(facts, "is_set", False) or getattr(facts, "value", 0) or getattr(facts, "locked", None) is False
+        getattr(facts, "is_set", False)
+        or getattr(facts, "value", 0)
+        or getattr(facts, "size", 0)
+        or getattr(facts, "locked", None) is False
     )
