@@ -44,7 +44,9 @@ from collections import namedtuple
 from cpython.object cimport PyObject
 
 from ._core.clock cimport NEVER_NS
-from ._core.fiber cimport Dispatcher, FiberCore, enter, outside, queue_append, queue_remove, running_fiber, section
+from ._core.fiber cimport (
+    Dispatcher, FiberCore, enter, look, outside, queue_append, queue_remove, running_fiber, section
+)
 from ._core.reasons cimport CONDITION, EVENT, LOCK, PARK, SEMAPHORE
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE, wait_is_open
 from .lines cimport caller, check_before_wait, check_thread, deadline_of, in_fiber, wait_in_line
@@ -183,15 +185,18 @@ cdef class _Mutex(_Acquirable):
 
     def locked(self) -> bool:
         """True while somebody holds the lock.  Does not block."""
+        look(self)
         return self.depth > 0
 
     @property
     def owner(self):
         """The fiber that acquired the lock, or the asyncio task that did so by ``async with``; None if unlocked."""
+        look(self)
         return self.holder
 
     def statistics(self) -> LockStatistics:
         """Is it locked, by whom, how many times, and how many fibers wait for it."""
+        look(self)
         return LockStatistics(self.depth > 0, self.holder, self.depth, self.waiters.count)
 
     def __repr__(self) -> str:
@@ -381,10 +386,12 @@ cdef class Semaphore(_Acquirable):
 
     def locked(self) -> bool:
         """True if ``acquire`` would wait.  Does not block."""
+        look(self)
         return self.value == 0
 
     def statistics(self) -> SemaphoreStatistics:
         """The permits that are left, and how many fibers wait for one."""
+        look(self)
         return SemaphoreStatistics(self.value, self.waiters.count)
 
     def __enter__(self) -> None:
@@ -434,6 +441,7 @@ cdef class Event:
 
     def is_set(self) -> bool:
         """True while the flag is up.  Does not block."""
+        look(self)
         return self.flag
 
     def set(self) -> None:
@@ -474,6 +482,7 @@ cdef class Event:
 
     def statistics(self) -> EventStatistics:
         """Is it set, and how many fibers wait for it."""
+        look(self)
         return EventStatistics(self.flag, self.waiters.count)
 
     def __repr__(self) -> str:
@@ -506,6 +515,7 @@ cdef class Condition:
 
     def locked(self) -> bool:
         """True while somebody holds the lock.  Does not block."""
+        look(self)
         return self.lock.depth > 0
 
     cdef int wait_until(self, FiberCore me, long long deadline_ns) except -1:
@@ -637,6 +647,7 @@ cdef class Condition:
 
     def statistics(self) -> ConditionStatistics:
         """How many fibers wait to be notified, and the statistics of the lock."""
+        look(self)
         return ConditionStatistics(self.waiters.count, self.lock.statistics())
 
     def __enter__(self) -> None:
@@ -739,15 +750,18 @@ cdef class Barrier:
     @property
     def n_waiting(self) -> int:
         """How many fibers wait at the barrier."""
+        look(self)
         return self.waiters.count
 
     @property
     def broken(self) -> bool:
         """True after ``abort``, until ``reset``."""
+        look(self)
         return self.is_broken
 
     def statistics(self) -> BarrierStatistics:
         """How many fibers open it, how many of them wait, and is it broken."""
+        look(self)
         return BarrierStatistics(self.n_parties, self.waiters.count, self.is_broken)
 
     def __enter__(self) -> int:

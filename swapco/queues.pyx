@@ -45,7 +45,7 @@ from types import GenericAlias
 from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport Py_LT, PyObject, PyObject_RichCompareBool
 
-from ._core.fiber cimport FiberCore, WaitQueue, enter, outside, queue_remove, running_fiber, section
+from ._core.fiber cimport FiberCore, WaitQueue, enter, look, outside, queue_remove, running_fiber, section
 from ._core.reasons cimport QUEUE_GET, QUEUE_JOIN, QUEUE_PUT
 from ._core.wait cimport WAIT_WON_CANCEL, WAIT_WON_WAKE
 from .lines cimport check_before_wait, check_thread, deadline_of, wait_in_line
@@ -407,18 +407,22 @@ cdef class Queue:
 
     def qsize(self) -> int:
         """The number of items in the queue; those of fibers that wait in ``put`` do not count."""
+        look(self)
         return self.count()
 
     def empty(self) -> bool:
         """True if ``get`` would wait."""
+        look(self)
         return self.count() == 0
 
     def full(self) -> bool:
         """True if ``put`` would wait."""
+        look(self)
         return not self.has_room()
 
     def statistics(self) -> QueueStatistics:
         """Sizes now: items, fibers that wait, items that are not done."""
+        look(self)
         return QueueStatistics(
             self.count(), self.given_maxsize, self.unfinished,
             self.getters.count, self.putters.count, self.joiners.count, self.is_shutdown,

@@ -260,7 +260,8 @@ cdef class _Gather(_Several):
         if self.waiter is None:
             # the caller left with another's exception; nobody will ask for this one
             error_of(thing)
-        elif not self.return_exceptions and self.failed is None and error_of(thing) is not None:
+        elif not self.return_exceptions and error_of(thing) is not None and self.failed is None:
+            # those after the first count as retrieved, as with asyncio
             self.failed = thing
         self.enough = self.pending == 0 or self.failed is not None
         return 0

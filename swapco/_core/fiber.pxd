@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 from .clock cimport NEVER_NS, Clock, Timer, TimerHeap, deadline_after
 from .hub cimport Hub
 from .policy cimport Policy, Runnable
-from .here cimport enter, enter_if_attached, fiber_here, outside, running, running_host, section, swapco_worker
+from .here cimport enter, enter_if_attached, fiber_here, look, outside, running, running_host, section, swapco_worker
 from .slot cimport Host, Postable, Slot
 from .switch cimport Backend, Stack, StackMain
 from .wait cimport wait_word

@@ -33,7 +33,7 @@ import os
 from cpython.object cimport PyObject
 
 from .clock cimport NEVER_NS, Timer, deadline_after
-from .here cimport enter_if_attached, outside, section
+from .here cimport enter_if_attached, look, outside, section
 from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
 from .slot cimport Host, Postable
 from .states cimport *
@@ -194,10 +194,12 @@ cdef class FiberCore(Postable):
 
     def done(self) -> bool:
         """True once the function has returned or raised."""
+        look(self)
         return self._state == DONE
 
     def cancelled(self) -> bool:
         """True if the fiber ended by a CancelledError."""
+        look(self)
         return self._state == DONE and isinstance(self.exception_value, CancelledError)
 
     cdef object outcome(self):
@@ -214,6 +216,7 @@ cdef class FiberCore(Postable):
         runs on.  Cancelling the joiner does not cancel the fiber.  Errors: NotInFiber where there is no
         fiber to block; RuntimeError for a fiber that joins itself or belongs to another loop.
         """
+        look(self)
         if self._state != DONE:
             self.join_until(deadline_after(self.scheduler.clock, timeout))
         return self.outcome()
@@ -252,7 +255,8 @@ cdef class FiberCore(Postable):
     cdef int request_cancel(self, object message) except -1:
         cdef section here = outside()
         cdef Dispatcher s = self.scheduler
-        enter_if_attached(&here.worker, self)
+        # not only the fiber changes, but whatever it will not do
+        enter_if_attached(&here.worker, None)
         self.cancel_requests += 1
         self.cancel_message = message
         self.cancel_pending = True
@@ -279,6 +283,7 @@ cdef class FiberCore(Postable):
 
     def cancelling(self) -> int:
         """How many cancellations were requested and not taken back by ``uncancel``."""
+        look(self)
         return self.cancel_requests
 
     def uncancel(self) -> int:

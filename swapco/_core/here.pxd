@@ -11,6 +11,8 @@ cdef PyObject *running(str caller, swapco_worker **entered, object primitive) ex
 cdef PyObject *host_here(swapco_worker **entered) except? NULL
 cdef int enter(swapco_worker **entered, object primitive) except -1
 cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1
+# A question to a primitive: a hook for controlled runs.
+cdef int look(object primitive) except -1
 cdef PyObject *fiber_here() noexcept
 cdef Host running_host()
 cdef bint loop_runs_here() noexcept

@@ -80,7 +80,8 @@ cdef PyObject *host_here(swapco_worker **entered) except? NULL:
         return swapco_running
     if swapco_here == NULL or _fiber_of(swapco_here) == NULL:
         return NULL
-    _enter(<Worker>swapco_here, entered, None, None)
+    if (<Worker>swapco_here).controller is None:
+        _enter(<Worker>swapco_here, entered, None, None)
     return (<Worker>swapco_here).scheduler
 
 
@@ -112,6 +113,13 @@ cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1:
         return 0
     w.depth += 1
     entered[0] = w
+    return 0
+
+
+cdef int look(object primitive) except -1:
+    """The caller asks ``primitive`` something, and changes nothing; it needs no section."""
+    if swapco_here != NULL and (<Worker>swapco_here).controller is not None:
+        return (<Worker>swapco_here).controller.look(primitive)
     return 0
 
 

@@ -53,8 +53,10 @@ cdef class Postable(Runnable):
 cdef class Controller:
     # a function that may block: its name, and the primitive (or None)
     cdef int before(self, str operation, object primitive) except -1
-    # one that never blocks
+    # one that never blocks; None: what it changes has no name
     cdef int touch(self, object primitive) except -1
+    # one that only asks
+    cdef int look(self, object primitive) except -1
 
 
 cdef class Worker:

@@ -189,6 +189,9 @@ cdef class Controller:
     cdef int touch(self, object primitive) except -1:
         raise TypeError(f"{type(self).__name__} does not implement touch")
 
+    cdef int look(self, object primitive) except -1:
+        raise TypeError(f"{type(self).__name__} does not implement look")
+
 
 def _option(name, value, environment, default):
     """An option's value: the argument, else the environment variable, else the default; an int."""

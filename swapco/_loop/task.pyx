@@ -13,7 +13,7 @@ import linecache
 import traceback
 from types import GenericAlias
 
-from .._core.fiber cimport enter, outside, section
+from .._core.fiber cimport enter, look, outside, section
 from .._core.scheduler cimport Scheduler
 from .._core.states cimport DONE
 from .awaiting cimport AwaitingFiber
@@ -109,12 +109,14 @@ cdef class Fiber(AwaitingFiber):
 
     def result(self):
         """The result, or raise what the fiber raised; InvalidStateError while it is not done.  See ``join``."""
+        look(self)
         if self._state != DONE:
             raise InvalidStateError(f"{self!r} has no result yet: wait for it with join()")
         return self.outcome()
 
     def exception(self):
         """What the fiber raised, or None; raises CancelledError if that, InvalidStateError while not done."""
+        look(self)
         if self._state != DONE:
             raise InvalidStateError(f"{self!r} has no outcome yet: wait for it with join()")
         self.result_retrieved = True

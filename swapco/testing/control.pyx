@@ -527,7 +527,12 @@ cdef class Control(Policy):
         return 0
 
     cdef int end_step(self) except -1:
+        cdef FiberCore fiber
         actor, decision, reads, writes, declared, woke, enabled = self.step
+        fiber = self.fibers[actor]
+        if fiber is not None and fiber._state == DONE:
+            # for those who join it
+            writes.add(self.id_of(fiber))
         self.step = None
         self.steps.append(
             Step(actor, decision, frozenset(reads), frozenset(writes), declared, tuple(woke), enabled)
@@ -644,16 +649,26 @@ cdef class Watch(Controller):
 
     cdef int before(self, str operation, object primitive) except -1:
         cdef Control c = self.control
+        if primitive is None:
+            # `block`: its token
+            primitive = <object>c.scheduler.current
+        elif operation == "switch_to":
+            c.touches(<object>c.scheduler.current, True)
         if c.at_primitives and operation not in _NO_POINTS:
             c.point(<FiberCore>c.scheduler.current, <PyObject *>operation, primitive, True)
-        elif primitive is not None:
+        else:
             c.touches(primitive, True)
         return 0
 
     cdef int touch(self, object primitive) except -1:
         if primitive is not None:
             self.control.touches(primitive, True)
+        elif self.control.step is not None:
+            self.control.step[4] = False
         return 0
+
+    cdef int look(self, object primitive) except -1:
+        return self.control.touches(primitive, False)
 
 
 # ------------------------------------------------------------------------------------------ the running one
@@ -728,6 +743,8 @@ cdef class Shared:
     def __init__(self, value=None, *, str name="shared"):
         self.held = value
         self.name = name
+        if swapco_control != NULL and (<Control>swapco_control).footprints:
+            (<Control>swapco_control).id_of(self)
 
     @property
     def value(self):

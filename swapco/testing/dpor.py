@@ -45,12 +45,15 @@ they have to fix sequences of steps ahead, and a pruned run costs less than a co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .exhaust import Enumeration
 from .trace import Execution, Pruned, Step, UncontrolledNondeterminism
 
 __all__ = ["DPOR"]
+
+MAIN = 0
 
 
 class _Sleeper(NamedTuple):
@@ -105,7 +108,7 @@ class DPOR(Enumeration):
         return self._chooser
 
     def record(self, execution: Execution) -> None:
-        steps = _as_declared(execution.steps)
+        steps = _as_declared(execution.steps, {MAIN})
         if not steps:
             raise ValueError("DPOR needs footprints: execute must fill Execution.steps")
         self._begun = True
@@ -283,9 +286,11 @@ class DPOR(Enumeration):
             stack.pop()
 
 
-def _as_declared(steps: list[Step]) -> list[Step]:
-    """The steps; those of which more is known than they say are undeclared."""
-    woken = {steps[0].actor} if steps else set()
+def _as_declared(steps: Sequence[Step], woken: set[int]) -> list[Step]:
+    """The steps; undeclared are also those that yield, and those of actors that nobody woke.
+
+    ``woken``: the actors that steps before these have woken; will have those of these, too.
+    """
     sure = []
     for step in steps:
         if step.actor in step.woke or step.actor not in woken:
@@ -315,14 +320,15 @@ class _Awake:
     another one is cut when it is recorded.
     """
 
-    __slots__ = ("_asleep", "_at", "_execution", "_path", "_seen", "branch", "pruned_at")
+    __slots__ = ("_asleep", "_at", "_execution", "_path", "_seen", "_woken", "branch", "pruned_at")
 
     def __init__(self, path: list[int], branch: int, asleep: dict[int, _Sleeper]) -> None:
         self._path = path
         self._at = 0
         self._asleep = asleep
         self._execution: Execution | None = None
-        self._seen = branch
+        self._seen = 0
+        self._woken = {MAIN}
         self.branch = branch  # the step that was not explored before
         self.pruned_at: tuple[int, ...] = ()
 
@@ -337,7 +343,7 @@ class _Awake:
         if not self._asleep:
             return 0
         if self._execution is not None:
-            self._update(_as_declared(self._execution.steps), enabled)
+            self._update(self._execution.steps, enabled)
         for index, actor in enumerate(enabled):
             if actor not in self._asleep:
                 return index
@@ -347,8 +353,11 @@ class _Awake:
 
     def _update(self, steps: list[Step], enabled: tuple[int, ...]) -> None:
         asleep = self._asleep
-        for at in range(self._seen, len(steps)):
-            step = steps[at]
+        seen = self._seen
+        self._seen = len(steps)
+        for at, step in enumerate(_as_declared(steps[seen:], self._woken), seen):
+            if at < self.branch:
+                continue
             if at > self.branch and step.actor in asleep:
                 self._prune(())
             later = steps[at + 1].enabled if at + 1 < len(steps) else enabled
@@ -357,7 +366,6 @@ class _Awake:
                 for actor, sleeper in asleep.items()
                 if actor != step.actor and actor in later and _independent(sleeper, step)
             }
-        self._seen = len(steps)
         self._asleep = asleep
 
     def _prune(self, enabled: tuple[int, ...]) -> None:

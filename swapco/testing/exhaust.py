@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 from .trace import Chooser, Decision, Execute, Execution, FollowPath, UncontrolledNondeterminism
 
-__all__ = ["DepthFirst", "Enumeration", "Exhaustion", "MinimumProof", "SimplestFirst", "exhaust", "prove_minimum"]
+__all__ = ["DepthFirst", "Enumeration", "Exhaustion", "MinimumProof", "SimplestFirst", "exhaust", "prove_minimum", "simpler_schedules"]
 
 NOWHERE = 1 << 62
 HASH_MASK = (1 << 64) - 1
@@ -360,6 +360,19 @@ def _limited(search: Enumeration, most_schedules: int, most_decisions: int) -> I
         yield chooser
 
 
+def simpler_schedules(execution: Execution, *, reduce: bool = True) -> list[SimplestFirst]:
+    """Searches through all schedules with fewer preemptions than ``execution``, or as many but fewer deviations.
+
+    First those with fewer deviations and no more preemptions: they are not many.  Then all with fewer preemptions, whose
+    deviations need not be counted, so that more of them repeat each other.
+    """
+    preemptions, deviations = execution.preemptions, execution.deviations
+    return [
+        SimplestFirst(preemptions, deviation_bound=deviations - 1, reduce=reduce),
+        SimplestFirst(preemptions - 1, reduce=reduce, count_deviations=False),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class MinimumProof:
     """Whether a failure is the simplest one, by preemptions and then by deviations."""
@@ -386,9 +399,7 @@ def prove_minimum(
     ``any_failure``: any failure counts; else only one with the same fingerprint.
     ``reduce``: trust footprints (``SimplestFirst``).
 
-    A schedule that fails becomes the simplest one, to be proved in turn.  There are two searches for each: one of the
-    schedules with fewer deviations and no more preemptions, which is small; and one of all with fewer preemptions,
-    whose deviations need not be counted, which reduces it.
+    A schedule that fails becomes the simplest one, to be proved in turn.
 
     Errors: ``ValueError`` when ``execution`` has not failed; ``UncontrolledNondeterminism``.
     """
@@ -396,12 +407,7 @@ def prove_minimum(
         raise ValueError("only a failed execution can be the simplest failure: this one has not failed")
     simplest, schedules = execution, 0
     while True:
-        preemptions, deviations = simplest.preemptions, simplest.deviations
-        searches = [
-            SimplestFirst(preemptions, deviation_bound=deviations - 1, below=(preemptions, deviations), reduce=reduce),
-            SimplestFirst(preemptions - 1, reduce=reduce, count_deviations=False),
-        ]
-        for search in searches:
+        for search in simpler_schedules(simplest, reduce=reduce):
             outcome = exhaust(
                 execute, search, max_schedules=limit - schedules, only=None if any_failure else execution.fingerprint
             )

@@ -36,6 +36,7 @@ from ..tasks import current_fiber
 __all__ = ["History", "Operation"]
 
 _PENDING, _RETURNED, _RAISED, _ABORTED = "pending", "returned", "raised", "aborted"
+_LONGEST_VALUE = 60
 
 
 class _Self:
@@ -125,22 +126,29 @@ class Operation:
 
     @property
     def call(self) -> str:
-        """The call as source text: ``put('a', 1)``."""
-        given = [repr(value) for value in self.args] + [f"{key}={value!r}" for key, value in self.kwargs.items()]
+        """The call as source text: ``put('a', 1)``; long values are cut."""
+        given = [shown(value) for value in self.args]
+        given += [f"{key}={shown(value)}" for key, value in self.kwargs.items()]
         return f"{self.name}({', '.join(given)})"
 
     @property
     def response(self) -> str:
         """The outcome as text: ``-> 3``, ``raises KeyError('a')``, ``aborted``, ``pending``."""
         if self.outcome is _RETURNED:
-            return f"-> {self._result!r}"
-        return f"raises {self.exception!r}" if self.outcome is _RAISED else self.outcome
+            return f"-> {shown(self._result)}"
+        return f"raises {shown(self.exception)}" if self.outcome is _RAISED else self.outcome
 
     def __str__(self) -> str:
         return f"{self.call} {self.response}"
 
     def __repr__(self) -> str:
         return f"<{name_of(self.process)}: {self} [{self.invoked}, {'' if self.returned is None else self.returned}]>"
+
+
+def shown(value: object) -> str:
+    """The value in a text, cut to a line."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
 def name_of(process: Hashable) -> str:

@@ -63,10 +63,10 @@ __all__ = [
 #: Later than every event: when a pending operation responds.
 _NEVER = 1 << 62
 #: How much an explanation shows.
-_STATES_SHOWN, _OPERATIONS_SHOWN = 5, 12
+_STATES_SHOWN, _OPERATIONS_SHOWN, _LONGEST_STATE = 5, 12, 200
 #: A counterexample of so many operations or fewer has none that could be dropped in pairs, either.
 _PAIRS_TRIED = 20
-MAX_NODES = 1_000_000
+MAX_NODES = 200_000
 
 
 class Undecided(RuntimeError):
@@ -396,9 +396,10 @@ def linearizable(
 
     ``model``: a ``Model`` or such a class, or what makes an ordinary object of the kind (``SequentialModel``).
     ``partition``: a function from an operation to the part of the object that it concerns, ``lambda o: o.args[0]``
-    for a map; only right if the model's answers for one part never depend on another.  ``max_nodes``: the
-    verdict is "unknown" after so many configurations of a part (about a microsecond and 200 bytes each, more for large
-    states); None for no limit.  ``timeout``: the same after so many seconds in all, which depends on the machine.
+    for a map; only right if the model's answers for one part never depend on another.  ``max_nodes``: the verdict is
+    "unknown" after so many configurations of a part (some microseconds and 300 bytes each, more for large states and
+    for a ``SequentialModel``); None for no limit.  ``timeout``: the same after so many seconds in all, which depends on
+    the machine.
     Errors: what the model raises.  Does not block.
     """
     model = as_model(model)
@@ -594,7 +595,10 @@ def _explained(failure: _Failure, where: str) -> str:
     else:
         lines += ["Nothing can be placed before it; at the start there is"]
     if search.stuck is last:
-        lines += [f"    {model.describe(s)}: {model.expected(s, last)}" for s in search.stuck_states[:_STATES_SHOWN]]
+        for state in search.stuck_states[:_STATES_SHOWN]:
+            text = model.describe(state)
+            text = text if len(text) <= _LONGEST_STATE else f"{text[: _LONGEST_STATE - 3]}..."
+            lines.append(f"    {text}: {model.expected(state, last)}")
     if search.count <= 2 * _OPERATIONS_SHOWN:
         timeline = History(search.operations).timeline({last: "<-- cannot be placed"})
         lines += ["", *[f"    {line}" for line in timeline.splitlines()]]

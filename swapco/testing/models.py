@@ -33,7 +33,7 @@ from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Generic, TypeVar, cast
 
-from .history import SELF, Operation
+from .history import SELF, Operation, shown
 
 __all__ = ["FifoQueue", "Model", "SequentialModel"]
 
@@ -179,7 +179,7 @@ class SequentialModel(Model[_State]):
     def expected(self, state: _State, operation: Operation) -> str:
         """What the object would do."""
         result, error, _ = self._move(state, operation)
-        does = f"return {result!r}" if error is None else f"raise {error!r}"
+        does = f"return {shown(result)}" if error is None else f"raise {shown(error)}"
         return f"{operation.call} would {does}"
 
 
@@ -356,7 +356,7 @@ class FifoQueue(Model[frozenset[Operation]]):
             return f"{operation.call} would return None"
         if not state:
             return f"{operation.call} would find it empty"
-        return f"{operation.call} would return {' or '.join(repr(item.args[0]) for item in self._first(state))}"
+        return f"{operation.call} would return {' or '.join(shown(item.args[0]) for item in self._first(state))}"
 
 
 def as_model(model: Model[Any] | Callable[[], Any]) -> Model[Any]:

@@ -7,10 +7,10 @@ shifts all indices after it (``FollowSegments``).  They come in this order:
 
 1. Production itself.  Then the path without its end: a binary search for how much is needed (what follows a failure's
    cause is noise).
-2. Consolidation, after Jalbert & Sen, "A trace simplification technique for effective debugging of concurrent
-   programs", 2010, with the chunks of Zeller & Hildebrandt, "Simplifying and isolating failure-inducing input", 2002: in
-   a chunk of segments, those of one actor become one, where its first or its last was.  Chunks are halved when nothing
-   helps.
+2. Consolidation (Jalbert & Sen, "A trace simplification technique for effective debugging of concurrent programs",
+   2010) with the chunks of delta debugging (Zeller & Hildebrandt, "Simplifying and isolating failure-inducing
+   input", 2002): in a chunk of segments those of one actor become one, where its first or its last was.  Chunks are
+   halved when nothing helps.
 3. One thing at a time: a segment goes on instead of being preempted, is dropped, or changes places with its
    neighbour; a deviation becomes 0, or a smaller index.
 4. What is left of the budget goes to an exhaustive search from below (``SimplestFirst``): simple failures are few
@@ -100,6 +100,53 @@ class FollowSegments:
         return 0
 
 
+class Turn(NamedTuple):
+    """A deviation, named by where its moment is in the program, not in the schedule."""
+
+    actor: int
+    """Who is current there; or who ran last."""
+    preempted: bool
+    count: int
+    """The how many-th moment of this actor and kind it is."""
+    target: int
+    """The actor that runs instead."""
+
+
+def turns_of(execution: Execution) -> list[Turn]:
+    """The deviations of a run."""
+    turns = []
+    counts: dict[tuple[int, bool], int] = {}
+    actor = -1
+    for enabled, current, chosen, _ in execution.decisions:
+        moment = (current, True) if current >= 0 else (actor, False)
+        count = counts[moment] = counts.get(moment, 0) + 1
+        actor = enabled[chosen]
+        if chosen:
+            turns.append(Turn(*moment, count, actor))
+    return turns
+
+
+class FollowTurns:
+    """Do what production would do, except at some moments."""
+
+    __slots__ = ("_actor", "_counts", "_turns")
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self._turns = {turn[:3]: turn.target for turn in turns}
+        self._counts: dict[tuple[int, bool], int] = {}
+        self._actor = -1
+
+    def choose(self, enabled: tuple[int, ...], current: int, label: str) -> int:
+        moment = (current, True) if current >= 0 else (self._actor, False)
+        count = self._counts[moment] = self._counts.get(moment, 0) + 1
+        target = self._turns.get((*moment, count), -1)
+        if target in enabled:
+            self._actor = target
+            return enabled.index(target)
+        self._actor = enabled[0]
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Shrunk:
     """The simplest failure that was found."""
@@ -151,12 +198,13 @@ class _Shrinker:
         self.replays = 0
         self.proved = False
         self.history = [self.complexity]
-        self.tried: set[object] = {self.complexity[2]}
+        self.runs: dict[object, Execution] = {self.complexity[2]: execution}
 
     def run(self) -> None:
         if not self.path(()):
             self.cut_tail()
             self.consolidate()
+            self.thin_out()
             self.singly()
         self.from_below()
         self.later()
@@ -165,20 +213,23 @@ class _Shrinker:
 
     def attempt(self, chooser: Chooser, key: object) -> bool:
         """Run it, unless it was run before; True if it is simpler."""
-        if key in self.tried:
-            return False
+        return key not in self.runs and self.offer(self.replay(chooser, key))
+
+    def replay(self, chooser: Chooser, key: object) -> Execution:
+        known = self.runs.get(key)
+        if known is not None:
+            return known
         if self.replays >= self.limit:
             raise _Spent
-        self.tried.add(key)
         self.replays += 1
         execution = self.execute(chooser)
-        return self.offer(execution)
+        self.runs[key] = self.runs[stripped(execution.path)] = execution
+        return execution
 
     def offer(self, execution: Execution) -> bool:
         if not execution.failed or execution.fingerprint != self.fingerprint:
             return False
         found = complexity(execution)
-        self.tried.add(found[2])
         if found >= self.complexity:
             return False
         self.best, self.complexity = execution, found
@@ -191,6 +242,9 @@ class _Shrinker:
 
     def segments(self, segments: Sequence[Segment]) -> bool:
         return self.attempt(FollowSegments(segments), ("segments", *segments))
+
+    def turns(self, turns: Sequence[Turn]) -> bool:
+        return self.attempt(FollowTurns(turns), ("turns", *turns))
 
     # --- candidates
 
@@ -226,6 +280,21 @@ class _Shrinker:
             if not helped or size > len(segments):
                 size = min(size, len(segments)) // 2
 
+    def thin_out(self) -> None:
+        """Drop deviations, in chunks."""
+        turns = turns_of(self.best)
+        size = len(turns) // 2
+        while size:
+            begin, helped = 0, False
+            while begin < len(turns):
+                if self.turns([*turns[:begin], *turns[begin + size :]]):
+                    turns = turns_of(self.best)
+                    helped = True
+                else:
+                    begin += size
+            if not helped or size > len(turns):
+                size = min(size, len(turns)) // 2
+
     def singly(self) -> None:
         """Change one thing, until nothing helps."""
         while self.one_change():
@@ -244,16 +313,21 @@ class _Shrinker:
 
     def from_below(self) -> None:
         """All simple schedules, simplest first."""
-        search = SimplestFirst(below=self.complexity[:2])
-        for chooser in search:
-            if self.replays >= self.limit:
-                return
-            self.replays += 1
-            execution = self.execute(chooser)
-            search.record(execution)
-            if self.offer(execution):
-                break
-        self.proved = True
+        while not self.proved:
+            preemptions, deviations = self.complexity[:2]
+            everything = SimplestFirst(below=(preemptions, deviations))
+            few = SimplestFirst(preemptions, deviation_bound=deviations - 1)
+            while not everything.exhausted and not self.one_run(everything) and not self.one_run(few):
+                pass
+            self.proved = everything.exhausted and self.complexity[:2] == (preemptions, deviations)
+
+    def one_run(self, search: SimplestFirst) -> bool:
+        chooser = search.next_chooser()
+        if chooser is None:
+            return False
+        execution = self.replay(chooser, tuple(chooser.path))
+        search.record(execution)
+        return self.offer(execution)
 
     def later(self) -> None:
         """Move each deviation to the end as far as it goes."""

@@ -3,10 +3,8 @@
 A run is replayed with a watcher, the ``Teller``, that looks at each moment at who stops, who goes on, and at which
 lines.  That costs a hundred times what a run costs; so it is done once, for the schedule that a person will read.
 
-A *moment* is the unit of the scheduler: an actor may stop, and one goes on.  A *segment* is the unit of a reader: what
-one actor does until another one runs, or until the environment makes a choice that it would not make in production.
-A segment merges the moments at which somebody else could have run and did not.  Timers and callbacks that only wake the
-fiber that runs next, in the order of production, have no segment of their own: the fiber's says what woke it.
+A *moment* is the unit of the scheduler: an actor may stop, and one goes on; or the environment of the program chooses
+something.  What a person reads is made of it in ``segments``.
 
 Names are unique in a story (the second fiber called "worker" is "worker (2)"), for a reader must be able to tell lanes
 apart.  ``Story.named`` has the names that the program gave instead, for they are what a replay by name compares.
@@ -24,20 +22,22 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import Deadlock, FiberLeak, Unwinding
+from .errors import Unwinding
 from .places import Place, is_library, place_of_exception, place_of_frame
 from .schedule import Named
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Ending", "Moment", "Segment", "Story", "Teller", "Wait", "cycle_of", "headline_of", "waits_at_end"]
+__all__ = ["Ending", "Moment", "Story", "Teller", "headline_of"]
 
 #: The label of a switch that was no decision: somebody called ``switch_to``, or what it called has returned.
 HANDOFF = "handoff"
+#: The actor that runs callbacks.
+LOOP = "the event loop"
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -75,7 +75,7 @@ class Moment(NamedTuple):
     possibilities: int = 0
     """A choice of the environment among so many, with ``choice`` as its outcome: nobody switches.  0: a switch."""
     wants: str = ""
-    """``waits_for`` for a reader, without state: "Lock 2", "an item from the Queue", "the end of worker", "sleep"."""
+    """``waits_for`` for a reader, without state: "Lock 2", "an item from the Queue", "the end of worker", "sleep()"."""
 
     @property
     def deviates(self) -> bool:
@@ -97,35 +97,6 @@ class Ending(NamedTuple):
     """The line that raised it."""
 
 
-class Segment(NamedTuple):
-    """What one actor does until another one runs."""
-
-    actor: str
-    begins: Moment | None
-    """The moment that chose it; None: somebody handed over to it."""
-    stops: Moment | None
-    """The moment at which it stopped; None: the run was over."""
-    steps: tuple[tuple[Place, int], ...]
-    """Lines at which it could have been interrupted and was not, in order, each with how often in a row."""
-    woken_by: tuple[str, ...]
-    """The timers and callbacks that ran before it, only to wake it."""
-    woke: tuple[str, ...]
-    """The fibers that waited, and do not any more."""
-    spawned: tuple[str, ...]
-    """The fibers that appeared meanwhile."""
-    number: int
-    """Of the deviation that began it, from 1 on; 0: production would have done the same."""
-    first: bool
-    """The actor's first segment."""
-    moments: int
-    """How many moments it has."""
-
-    @property
-    def time(self) -> float:
-        """Virtual seconds since the start of the run, at its begin."""
-        return 0.0 if self.begins is None else self.begins.time
-
-
 class Story(NamedTuple):
     """A run, moment by moment."""
 
@@ -140,79 +111,13 @@ class Story(NamedTuple):
     """The actors that are fibers, in the order in which they were spawned."""
     endings: dict[str, Ending] = {}  # noqa: RUF012
     """The fibers that ended by an exception."""
-    left_at: dict[str, Place | None] = {}  # noqa: RUF012
-    """Where those are that had not ended when the run was over."""
+    unfinished: frozenset[str] = frozenset()
+    """The fibers that had not ended when the run was over."""
 
     @property
     def deviations(self) -> tuple[Moment, ...]:
         """The moments that matter: those at which production would have done something else."""
         return tuple(moment for moment in self.moments if moment.deviates)
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """What a person reads."""
-        return tuple(_without_messengers(_segments(self), frozenset(self.fibers)))
-
-
-class Wait(NamedTuple):
-    """A fiber that waits when the run is over."""
-
-    fiber: str
-    wants: str
-    """What it waits for, in words; "" if that is not known."""
-    owner: str
-    """The fiber that must act before it can go on; "" if there is none."""
-    place: Place | None
-
-
-def waits_at_end(story: Story, exception: BaseException | None) -> tuple[Wait, ...]:
-    """Who waits for what when nothing can run any more; a cycle, if there is one, comes first and in its order.
-
-    Whoever ran last was not seen to stop: what it waits for is in the message of the exception.
-    """
-    if not isinstance(exception, Deadlock | FiberLeak) or not story.moments:
-        return ()
-    found: dict[str, Wait] = {}
-    for moment in story.moments:
-        if moment.waits_for:
-            found[moment.before] = Wait(moment.before, moment.wants, moment.owner, moment.left)
-        if not moment.possibilities:
-            found.pop(moment.chosen, None)
-    last = story.moments[-1].chosen
-    if last in story.left_at:
-        found[last] = Wait(last, *_in_message(str(exception), last, story.fibers), story.left_at[last])
-    ordered = {name: found[name] for name in story.fibers if name in found}
-    cycle = cycle_of({wait.fiber: wait.owner for wait in ordered.values()})
-    return tuple([ordered.pop(name) for name in cycle] + list(ordered.values()))
-
-
-def cycle_of(owners: dict[str, str]) -> list[str]:
-    """Names of which each leads to the next one, and the last one to the first; or nothing."""
-    for first in owners:
-        chain: list[str] = []
-        name = first
-        while name in owners and name not in chain:
-            chain.append(name)
-            name = owners[name]
-        if name in chain:
-            return chain[chain.index(name) :]
-    return []
-
-
-def _in_message(message: str, name: str, names: Iterable[str]) -> tuple[str, str]:
-    """What the message of a Deadlock says that a fiber wants, and who owns that."""
-    start = f"  {name!r} waits for "
-    for line in message.split("\n"):
-        if not line.startswith(start):
-            continue
-        words, owner = line[len(start) :], ""
-        for other in names:
-            if words.endswith(f", owned by {other!r}"):
-                words, owner = words.removesuffix(f", owned by {other!r}"), other
-            elif words == f"the end of fiber {other!r}":
-                words, owner = f"the end of {other}", other
-        return re.sub(r"<(\w+) .*>", r"a \1", words), owner
-    return "", ""
 
 
 def headline_of(exception: BaseException | None) -> str:
@@ -224,88 +129,6 @@ def headline_of(exception: BaseException | None) -> str:
     except Exception as error:
         message = f"(its message raises {type(error).__name__})"
     return f"{type(exception).__name__}: {message}" if message else type(exception).__name__
-
-
-# -------------------------------------------------------------------------------------------------- segments
-
-
-def _segments(story: Story) -> Iterator[Segment]:
-    """Merge moments; ``woke`` and ``spawned`` come from who is enabled at the end and was not at the begin."""
-    moments = story.moments
-    waiting: set[str] = set()
-    seen = set(moments[0].enabled) if moments else set()
-    started: set[str] = set()
-    number = at = 0
-    while at < len(moments):
-        begins = moments[at]
-        if begins.deviates:
-            number += 1
-        steps: list[tuple[Place, int]] = []
-        stop = at + 1
-        while stop < len(moments) and _goes_on(begins.chosen, moments[stop]):
-            left = moments[stop].left
-            if left is not None:
-                again = bool(steps) and steps[-1][0] == left
-                steps[-1:] = [(left, steps[-1][1] + 1)] if again else [*steps[-1:], (left, 1)]
-            stop += 1
-        stops = moments[stop] if stop < len(moments) else None
-        woke: list[str] = []
-        spawned: list[str] = []
-        for moment in moments[at + 1 : stop + 1]:
-            for name in moment.enabled:
-                if name not in story.fibers:
-                    continue
-                if name in waiting:
-                    waiting.discard(name)
-                    woke.append(name)
-                elif name not in seen:
-                    spawned.append(name)
-                seen.add(name)
-        waiting.discard(begins.chosen)
-        if stops is not None and stops.waits_for:
-            waiting.add(stops.before)
-        yield Segment(
-            begins.chosen,
-            begins,
-            stops,
-            tuple(steps),
-            (),
-            tuple(woke),
-            tuple(spawned),
-            number if begins.deviates else 0,
-            begins.chosen not in started,
-            stop - at,
-        )
-        started.add(begins.chosen)
-        at = stop
-
-
-def _goes_on(actor: str, moment: Moment) -> bool:
-    return not moment.switches and moment.chosen == actor and not moment.deviates
-
-
-def _without_messengers(segments: Iterable[Segment], fibers: frozenset[str]) -> Iterator[Segment]:
-    """Leave out timers and callbacks that, in the order of production, only wake the fiber that runs next."""
-    held: list[Segment] = []
-    for segment in segments:
-        if segment.actor not in fibers and not segment.number:
-            held.append(segment)
-            continue
-        woken = {name for messenger in held for name in messenger.woke + messenger.spawned}
-        if held and woken == {segment.actor} and not segment.number:
-            segment = segment._replace(woken_by=tuple(_words_of(messenger) for messenger in held))
-        else:
-            yield from held
-        held = []
-        yield segment
-    yield from held
-
-
-def _words_of(messenger: Segment) -> str:
-    return (messenger.begins.does if messenger.begins is not None else "") or messenger.actor
-
-
-# ---------------------------------------------------------------------------------------------------- watching
 
 
 class Teller:
@@ -363,7 +186,7 @@ class Teller:
                 control.time(),
                 owner,
                 outcome,
-                _first_callback(control) if actor == "the event loop" else "",
+                _first_callback(control) if actor == LOOP else "",
             )
         )
         if name not in self._order:
@@ -372,7 +195,7 @@ class Teller:
 
     def story(self) -> Story:
         """What was collected; call it when the run is over."""
-        fibers, endings, left_at = [], {}, {}
+        fibers, endings, unfinished = [], {}, []
         if self._control is not None:
             self._learn_names()
             for number, fiber in enumerate(self._control.fibers):
@@ -382,7 +205,7 @@ class Teller:
                 fibers.append(name)
                 error = _exception_of(fiber)
                 if isinstance(error, Unwinding):
-                    left_at[name] = _origin(error)
+                    unfinished.append(name)
                 elif isinstance(error, Exception):
                     endings[name] = Ending(headline_of(error), place_of_exception(error))
         moments = list(self._moments)
@@ -395,7 +218,7 @@ class Teller:
             tuple(self._named),
             tuple(fibers),
             endings,
-            left_at,
+            frozenset(unfinished),
         )
 
     # -- names
@@ -494,13 +317,13 @@ class Teller:
             return ""
         target = fiber.waits_for_object
         if id(target) in self._ids:
-            short = "the end of {}" if words.startswith("the end of ") else "{}"
+            short = "the end of {}"
         elif target is None:
-            short = words.removesuffix("()").replace("{", "{{").replace("}", "}}")
+            short = words.replace("{", "{{").replace("}", "}}")
         else:
             called = _library_call(fiber) if words == repr(target) else ""
             before, _, after = words.partition(repr(target))
-            short = called or f"{before}{{}}{after}"
+            short = f"{called}()" if called else f"{before}{{}}{after}"
             if not called:
                 known = self._targets.setdefault(type(target).__name__, [])
                 if not any(other is target for other in known):
@@ -556,7 +379,7 @@ class Teller:
 
 
 def _caller() -> FrameType | None:
-    """The frame of whoever runs; None: there is no Python function, for a coroutine that is suspended is off the stack."""
+    """The frame of whoever runs; None: only a coroutine runs there, and it has left the stack for it is suspended."""
     try:
         return sys._getframe(2)
     except ValueError:
@@ -603,15 +426,6 @@ def _outcome_of(fiber: Any) -> str:
     return "is cancelled" if fiber.cancelled() else f"raises {headline_of(error)}"
 
 
-def _origin(error: BaseException) -> Place | None:
-    """Where a fiber waited when it was unwound: the first time, if what it does then waits again."""
-    place = place_of_exception(error)
-    while isinstance(error.__context__, Unwinding):
-        error = error.__context__
-        place = place_of_exception(error) or place
-    return place
-
-
 def _exception_of(fiber: Any) -> BaseException | None:
     """What a fiber ended with; nobody counts as having seen it."""
     found = fiber._exception
@@ -619,7 +433,9 @@ def _exception_of(fiber: Any) -> BaseException | None:
 
 
 def _timer_name(actor: Any) -> str:
-    """In words, for those whose repr has none."""
+    """In words, for those whose repr is about something else."""
+    if repr(actor).startswith("call_later(_"):
+        return "a timer of the event loop"
     if type(actor).__name__ == "Timeout" and callable(getattr(actor, "when", None)):
         return f"timeout at {actor.when():g} s"
     return ""

@@ -1,0 +1,491 @@
+"""The report of a failure, as text: what a person reads first.
+
+It answers, in this order: what failed and how simple the schedule is; what happened, in program order, with the few
+switches that production would not have made set apart; who waits for whom at the end; how to run it again.
+
+The listing has one row for each segment (``segments``).  Left of it is a picture: a column for each fiber, with what
+that fiber was doing while the row's ran.  So the order of switches is seen before a word is read.  A deviation stands
+between the rows that it separates, with its number.  Rows are left out from where nothing deviates, when there are too
+many: what remains is what is near a deviation, near the end, or at the begin.
+
+Plain ASCII besides what the program's own names and lines have: a report goes through terminals, log files and mail.
+
+Rejected: lanes with the source inside (four fibers and their lines do not fit into 100 columns); the whole trace (nobody
+reads 200 lines); colours (pytest shows notes without them).
+"""
+
+from __future__ import annotations
+
+import collections
+import linecache
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from .errors import LostWakeup, ReplayDivergence, StepBoundExceeded, UncontrolledNondeterminism
+from .places import Place
+from .segments import Segment, Wait, cycle_of, segments_of, waits_at_end
+from .story import HANDOFF, LOOP, Ending, Moment, Story, headline_of
+
+if TYPE_CHECKING:
+    from .search import Result
+
+__all__ = ["clean", "deviation_words", "labels_of", "shortened", "summary", "text_report"]
+
+_WIDTH = 100
+#: Lines that the listing may have.
+_LISTING = 44
+#: More fibers than these have no picture.
+_PICTURE = 12
+_NAME = 30
+#: Deviations that are shown with the lines around them.
+_WITH_CONTEXT = 4
+#: The longest code of a schedule that anybody would copy.
+_CODE = 200
+
+
+def text_report(result: Result) -> str:
+    """The result of a search for a person, in up to about 60 lines of 100 columns, without a newline at its end."""
+    parts = [summary(result)]
+    if result.failed:
+        story = result.story
+        if story is not None and story.moments:
+            parts.append(_listing(result, story))
+            if isinstance(result.exception, StepBoundExceeded):
+                parts.append(_again_and_again(story))
+            parts.append(_waits(result, story))
+        parts.append(_what_to_do(result))
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+# -------------------------------------------------------------------------------------------------- the headline
+
+
+def summary(result: Result, width: int = _WIDTH) -> list[str]:
+    """What failed, after how many schedules, and how simple the schedule is."""
+    test, error = clean(result.test), result.exception
+    schedules = _count(result.schedules, "schedule")
+    if not result.failed:
+        first = f"swapco.testing: {test} passed {schedules}{_origin(result)}"
+        more = "These are all there are, within the bounds." if result.exhausted else ""
+    elif isinstance(error, UncontrolledNondeterminism):
+        first = f"swapco.testing: {test} depends on more than the schedule"
+        more = f"Noticed after {schedules}{_origin(result)}."
+    elif isinstance(error, ReplayDivergence):
+        first = f"swapco.testing: the recorded schedule does not fit {test} any more"
+        more = ""
+    else:
+        first = f"swapco.testing: {test} fails: {clean(headline_of(error)).removesuffix(':')}"
+        more = _how_simple(result)
+    return [*_wrapped(first, width, "    "), *_wrapped(more, width, "  ", "  ")]
+
+
+def _how_simple(result: Result) -> str:
+    size = _size(result.preemptions, result.deviations)
+    if result.strategy == "replay":
+        found = "Replayed"
+    else:
+        found = f"Found after {_count(result.schedules, 'schedule')}{_origin(result)},"
+    words = [found]
+    if result.found is not None:
+        decisions, deviations, preemptions = result.found
+        before = _size(preemptions, deviations)
+        words.append(f" with {before}, in {_count(decisions, 'decision')}")
+        if result.replays and deviations:
+            same = (deviations, preemptions) == (result.deviations, result.preemptions)
+            words.append(
+                f"; {'could not be shrunk' if same else f'shrunk to {size}'} ({_count(result.replays, 'replay')})"
+            )
+    else:
+        words.append(f" with {size}")
+    words.append(".")
+    if not result.deviations:
+        words.append(" It fails in the order of production, too.")
+    elif result.minimal:
+        runs = f" ({_count(result.proof_schedules, 'schedule')})" if result.proof_schedules else ""
+        words.append(f" No simpler schedule fails: proved{runs}.")
+    return "".join(words)
+
+
+def _origin(result: Result) -> str:
+    if not result.strategy or result.strategy == "replay":
+        return ""
+    seed = "" if result.strategy in ("dfs", "dpor") else f", seed {result.seed}"
+    return f' (strategy "{clean(result.strategy)}"{seed})'
+
+
+def _size(preemptions: int, deviations: int) -> str:
+    """A schedule's distance from production."""
+    others = deviations - preemptions
+    if not deviations:
+        return "no deviation from production"
+    parts = [_count(preemptions, "preemption")] if preemptions else []
+    if others:
+        parts.append(_count(others, "other deviation" if preemptions else "deviation"))
+    return " and ".join(parts)
+
+
+# --------------------------------------------------------------------------------------------------- the listing
+
+
+def _listing(result: Result, story: Story) -> list[str]:
+    segments = segments_of(story)
+    kept = _fold(segments, _LISTING)
+    names = labels_of([*story.fibers, *story.actors], _NAME)
+    picture = _Picture(_lanes(story, segments))
+    waits = waits_at_end(story, result.exception)
+    waiting = {wait.fiber: wait for wait in waits}
+    failing = failing_segments(result, segments, waits)
+    width = max(len(names[segments[at].actor]) for at in kept)
+    timed = any(segment.time > 0 for segment in segments)
+    context = sum(1 for segment in segments if segment.number) <= _WITH_CONTEXT
+    lines = ["What happened (# runs, : could run, . waits, ! fails; >>> production would not have done that):", ""]
+    clock = -1.0
+    expected = 0
+    for at, segment in enumerate(segments):
+        columns = picture.show(segment)
+        if at not in kept:
+            continue
+        if at != expected:
+            lines.append(_folded(segments[expected:at], names))
+        expected = at + 1
+        if segment.number:
+            mark = f">>> {segment.number}  "
+            lines += _wrapped(mark + deviation_words(segment.begins, names), _WIDTH, " " * len(mark))
+        time = ""
+        if timed:
+            time = f"{f'{segment.time:.6g} s' if segment.time != clock else '':>9}  "
+            clock = segment.time
+        begin = f"{'!' if at in failing else ' '} {time}{columns}{names[segment.actor]:{width}}  "
+        indent = " " * (len(begin) + 2)
+        place, words = what_it_did(segment, story, names, waiting)
+        lines += [line.rstrip() for line in _wrapped(begin + ", ".join(words), _WIDTH, indent)]
+        following = segments[at + 1].begins if segment.stops is not None else None
+        if place is not None and context and following is not None and following.deviates and following.left == place:
+            lines += _around(place, indent)
+        elif place is not None:
+            lines.append(_shown(f"{indent}{clean(place.short)}  {clean(place.source)}".rstrip(), _WIDTH))
+    return lines
+
+
+def what_it_did(
+    segment: Segment, story: Story, names: dict[str, str], waiting: dict[str, Wait]
+) -> tuple[Place | None, list[str]]:
+    """Where the segment stops, and what its actor does, in clauses."""
+    actor, stops = segment.actor, segment.stops
+    words = _begin_words(segment, story)
+    if segment.steps and actor in story.fibers:
+        words.append(f"passes {_steps(segment.steps)}")
+    words += _listed("spawns", segment.spawned, names) + _listed("wakes", segment.woke, names)
+    if actor not in story.fibers:
+        return None, words
+    ending = story.endings.get(actor)
+    if stops is None:
+        wait = waiting.get(actor)
+        if wait is not None:
+            return wait.place, [*words, f"waits{_for(wait.wants, wait.owner, names)}"]
+        if actor in story.unfinished:
+            return None, words or ["runs"]
+        return (None, [*words, "ends"]) if ending is None else (ending.place, [*words, f"raises {_error(ending)}"])
+    if stops.outcome:
+        return (
+            (None, [*words, stops.outcome]) if ending is None else (ending.place, [*words, f"raises {_error(ending)}"])
+        )
+    return stops.left, words + _stop_words(stops, names)
+
+
+def _error(ending: Ending) -> str:
+    return _shown(ending.exception, 200)
+
+
+def _begin_words(segment: Segment, story: Story) -> list[str]:
+    if segment.actor not in story.fibers:
+        if segment.actor == LOOP:
+            return [f"calls {_shown(segment.begins.does, 40) or 'something'}"]
+        return ["fires"]
+    words = []
+    if segment.woken_by:
+        by = segment.woken_by[-1]
+        words.append(f"woken by {'its timer' if by == f'timer of {segment.actor}' else _shown(by, 40)}")
+    if segment.first:
+        start = story.spawned_at.get(segment.actor)
+        words.append(f"starts {_shown(start.function, 30)}" if start is not None else "starts")
+    return words
+
+
+def _stop_words(stops: Moment, names: dict[str, str]) -> list[str]:
+    if stops.label == HANDOFF:
+        return [f"hands over to {names[stops.chosen]}"]
+    if stops.waits_for:
+        return [f"waits{_for(stops.wants or stops.waits_for, stops.owner, names)}"]
+    if stops.possibilities:
+        return ["asks for a choice"]
+    if stops.preemption:
+        return ["is preempted"]
+    return ["yields"] if stops.label == "yield" else ["stops"] if stops.switches else []
+
+
+def _for(wants: str, owner: str, names: dict[str, str]) -> str:
+    """`` for Lock 2, which worker has``, or so."""
+    if not wants:
+        return ""
+    if owner and wants == f"the end of {owner}":
+        return f" for the end of {names[owner]}"
+    return f" {'in' if '()' in wants else 'for'} {_shown(wants, 60)}" + (f", which {names[owner]} has" if owner else "")
+
+
+def _listed(verb: str, whom: Sequence[str], names: dict[str, str]) -> list[str]:
+    if not whom:
+        return []
+    shown = ", ".join(names[name] for name in whom[:4])
+    return [f"{verb} {shown}" + (f" and {len(whom) - 4} more" if len(whom) > 4 else "")]
+
+
+def _steps(steps: Sequence[tuple[Place, int]]) -> str:
+    """``a.py:14 x5, :16, b.py:3``."""
+    shown, file = [], ""
+    for at, (place, count) in enumerate(steps):
+        if len(steps) > 5 and 2 < at < len(steps) - 2:
+            if at == 3:
+                shown.append(f"... {len(steps) - 5} more ...")
+            file = ""
+            continue
+        words = clean(place.short) if place.file != file else f":{place.line}"
+        shown.append(words + (f" x{count}" if count > 1 else ""))
+        file = place.file
+    return ", ".join(shown)
+
+
+def deviation_words(moment: Moment, names: dict[str, str]) -> str:
+    """A deviation in a sentence."""
+    at = f" at {clean(moment.left.short)}" if moment.left is not None else ""
+    if moment.possibilities:
+        return (
+            f"CHOICE{at}: {_shown(moment.label, 40)} comes to {moment.choice} of 0 to {moment.possibilities - 1}; "
+            "in production it would be 0"
+        )
+    usual = names.get(moment.enabled[0], clean(moment.enabled[0]))
+    chosen = names.get(moment.chosen, clean(moment.chosen))
+    if moment.preemption:
+        return f"PREEMPTION{at}: production would let {usual} go on; {chosen} runs instead"
+    return f"OTHER ORDER: in production {usual} would be next; {chosen} runs instead"
+
+
+def _around(place: Place, indent: str) -> list[str]:
+    """The line, with the ones above and below it that are not empty."""
+    source = linecache.getlines(place.file)
+    if not 0 < place.line <= len(source):
+        return [f"{indent}{clean(place.short)}"]
+    above = next((at for at in range(place.line - 1, 0, -1) if source[at - 1].strip()), 0)
+    below = next((at for at in range(place.line + 1, len(source) + 1) if source[at - 1].strip()), 0)
+    texts = {at: clean(source[at - 1].rstrip().expandtabs(4)) for at in (above, place.line, below) if at}
+    margin = min(len(text) - len(text.lstrip()) for text in texts.values())
+    name = clean(os.path.basename(place.file))
+    shorts = {at: f"{name}:{at}" for at in texts}
+    width = max(map(len, shorts.values()))
+    return [
+        _shown(f"{indent[:-2]}{'> ' if at == place.line else '  '}{shorts[at]:{width}}  {text[margin:]}", _WIDTH)
+        for at, text in texts.items()
+    ]
+
+
+class _Picture:
+    """A column for each fiber: what it does while a segment runs."""
+
+    def __init__(self, lanes: Sequence[str]) -> None:
+        self._lanes = lanes if 1 < len(lanes) <= _PICTURE else ()
+        self._states: dict[str, str] = {}
+
+    def show(self, segment: Segment) -> str:
+        """The columns of the next segment."""
+        states = self._states
+        for name in segment.begins.enabled:
+            states[name] = ":"
+        states[segment.actor] = "#"
+        shown = "".join(states.get(name, " ") for name in self._lanes)
+        stops = segment.stops
+        if stops is not None:
+            states[segment.actor] = " " if stops.outcome else "." if stops.waits_for else ":"
+        for name in (*segment.woke, *segment.spawned):
+            states[name] = ":"
+        return shown + "  " if shown else ""
+
+
+def _lanes(story: Story, segments: Iterable[Segment]) -> list[str]:
+    """The fibers, and the event loop if it did something that is worth a row."""
+    return [*story.fibers, *([LOOP] if any(segment.actor == LOOP for segment in segments) else [])]
+
+
+def failing_segments(result: Result, segments: Sequence[Segment], waits: Sequence[Wait]) -> frozenset[int]:
+    """The segments at whose end the failure shows."""
+    assert result.story is not None
+    last = {segment.actor: at for at, segment in enumerate(segments)}
+    if waits:
+        cycle = cycle_of({wait.fiber: wait.owner for wait in waits})
+        stuck = cycle or [wait.fiber for wait in waits if not wait.owner] or [wait.fiber for wait in waits]
+        return frozenset(last[name] for name in stuck if name in last)
+    shown = headline_of(result.exception)
+    guilty = [last[name] for name, end in result.story.endings.items() if end.exception == shown and name in last]
+    # one that passes an exception on, such as whoever joins the fiber that raised it, comes later
+    return frozenset([min(guilty, default=len(segments) - 1)])
+
+
+# ------------------------------------------------------------------------------------------------------ folding
+
+
+def _fold(segments: Sequence[Segment], room: int) -> set[int]:
+    """The segments that are shown, so that they take about ``room`` lines."""
+    heights = [5 if segment.number else 2 for segment in segments]
+    if sum(heights) <= room:
+        return set(range(len(segments)))
+    last = len(segments) - 1
+    distance = [min(2 * at, last - at) for at in range(len(segments))]
+    marks = [at for at, segment in enumerate(segments) if segment.number]
+    most = room // 8
+    for mark in marks if len(marks) <= most else [*marks[:2], *marks[2 - most :]]:
+        for at in range(max(0, mark - room), min(len(segments), mark + room)):
+            # whoever was stopped is as near as whoever runs instead
+            distance[at] = min(distance[at], at - mark if at >= mark else mark - at - 1)
+    kept: set[int] = set()
+    for at in sorted(range(len(segments)), key=lambda at: (distance[at], -at)):
+        room -= heights[at]
+        if room < 0 and kept:
+            break
+        kept.add(at)
+    # a line that says that one is left out is as long as that one
+    return kept | {at for at in range(1, last) if at - 1 in kept and at + 1 in kept}
+
+
+def _folded(hidden: Sequence[Segment], names: dict[str, str]) -> str:
+    actors = list(dict.fromkeys(names.get(segment.actor, clean(segment.actor)) for segment in hidden))
+    who = ", ".join(actors[:4]) + (f" and {len(actors) - 4} more" if len(actors) > 4 else "")
+    deviating = sum(1 for segment in hidden if segment.number)
+    how = f"with {_count(deviating, 'deviation')}" if deviating else "as in production"
+    return _shown(f"      ... {_count(len(hidden), 'switch', 'switches')} {how}: {who}", _WIDTH)
+
+
+# ------------------------------------------------------------------------------------------------------- the end
+
+
+def _again_and_again(story: Story) -> list[str]:
+    """Where an endless run spends its time."""
+    last = story.moments[-1000:]
+    counts = collections.Counter((moment.before, moment.left) for moment in last)
+    lines = [f"Its last {_count(len(last), 'moment')}:"]
+    names = labels_of([name for name, _ in counts], _NAME)
+    for (name, place), count in counts.most_common(6):
+        where = f"{clean(place.short)}  {clean(place.source)}" if place is not None else ""
+        lines.append(_shown(f"  {count:5} x {names[name]}  {where}".rstrip(), _WIDTH))
+    return lines
+
+
+def _waits(result: Result, story: Story) -> list[str]:
+    """Who waits for whom, with the cycle drawn."""
+    waits = waits_at_end(story, result.exception)
+    if not waits:
+        return []
+    names = labels_of([wait.fiber for wait in waits] + [wait.owner for wait in waits if wait.owner], _NAME)
+    cycle = len(cycle_of({wait.fiber: wait.owner for wait in waits}))
+    shown = waits[:12]
+    rows = []
+    for at, wait in enumerate(shown):
+        bar = " "
+        if cycle and at < cycle:
+            bar = "." if at == 0 else "'" if at == cycle - 1 else "|"
+        wants = "the end" if wait.owner and wait.wants == f"the end of {wait.owner}" else wait.wants or "?"
+        rows.append((bar, names[wait.fiber], _shown(wants, 36), names[wait.owner] if wait.owner else "nobody", wait))
+    first = max(len(row[1]) for row in rows)
+    second = max(len(row[2]) for row in rows)
+    third = max(len(row[3]) for row in rows)
+    lines = ["At the end nobody can run (who waits -- for what --> who must act first):", ""]
+    if isinstance(result.exception, LostWakeup):
+        lines[0] = (
+            "At the end nobody can run (who waits -- for what --> who must act first; nobody: a wakeup was lost):"
+        )
+    for bar, who, what, owner, wait in rows:
+        arrow = {".": ".->", "'": "'--", "|": "|  "}.get(bar, "   ") if cycle > 1 else "   "
+        where = f"{clean(wait.place.short)}  {clean(wait.place.source)}" if wait.place is not None else ""
+        line = f"  {arrow} {who:{first}}  -- {what + ' ':-<{second + 1}}--> {owner:{third}}  {where}"
+        lines.append(_shown(line.rstrip(), _WIDTH))
+    if len(waits) > len(shown):
+        lines.append(f"      ... and {len(waits) - len(shown)} more")
+    return lines
+
+
+def _what_to_do(result: Result) -> list[str]:
+    body = result.test.rsplit(".", 1)[-1]
+    body = body if body.isidentifier() else "body"
+    if isinstance(result.exception, UncontrolledNondeterminism):
+        return ["No schedule can be shrunk or replayed until the same schedule always does the same."]
+    if isinstance(result.exception, ReplayDivergence):
+        return [f"Search again: testing.search({body})"]
+    if result.schedule is None:
+        return []
+    code = result.schedule.code
+    short = len(code) <= _CODE
+    lines = ["To run this schedule again:"]
+    if result.path is not None:
+        lines.append(f"    testing.replay({body}, {str(result.path)!r})")
+    if short:
+        if result.path is None:
+            lines.append(f"    testing.replay({body}, {code!r})")
+        lines.append(f'    @testing.explore(replay="{code}")  # above the test')
+    elif result.path is None:
+        lines.append('    result.schedule.save("schedule.json"); testing.replay(' + body + ', "schedule.json")')
+    if result.story is not None and result.story.moments:
+        lines.append('    result.save_svg("schedule.svg")  # as a picture')
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------------- words
+
+
+def clean(text: str) -> str:
+    """In one line, without characters that a terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """At most ``width`` characters: the middle of what is longer is left out."""
+    if len(text) <= width:
+        return text
+    head = (width - 2 + 1) // 2
+    return f"{text[:head]}..{text[len(text) - (width - 2 - head) :]}"
+
+
+def labels_of(names: Iterable[str], width: int) -> dict[str, str]:
+    """A short, printable label for each name; two names never have the same one."""
+    labels: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        if name in labels:
+            continue
+        label = wanted = shortened(clean(name), width)
+        copies = 1
+        while label in taken:
+            copies += 1
+            label = shortened(wanted, width - len(f"~{copies}")) + f"~{copies}"
+        taken.add(label)
+        labels[name] = label
+    return labels
+
+
+def _shown(text: str, width: int) -> str:
+    """At most ``width`` printable characters: the end of what is longer is left out."""
+    text = clean(text)
+    return text if len(text) <= width else text[: width - 3].rstrip() + "..."
+
+
+def _count(number: int, thing: str, things: str = "") -> str:
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def _wrapped(text: str, width: int, indent: str, first: str = "") -> list[str]:
+    if not text:
+        return []
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True
+    )

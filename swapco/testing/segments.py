@@ -1,0 +1,197 @@
+"""A story for a reader: what each actor does until another one runs, and who waits for whom at the end.
+
+A *segment* is the unit of a reader: what one actor does until another one runs, or until the environment makes a choice
+that is not the ordinary one.  It merges the moments at which somebody else could have run and did not.  Timers and
+callbacks that only wake the fiber that runs next, in the order of production, have no segment of their own: the fiber's
+says what woke it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from .errors import Deadlock, FiberLeak
+from .places import Place
+from .story import Moment, Story
+
+__all__ = ["Segment", "Wait", "cycle_of", "segments_of", "waits_at_end"]
+
+
+class Segment(NamedTuple):
+    """What one actor does until another one runs."""
+
+    actor: str
+    begins: Moment
+    """The moment that chose it."""
+    stops: Moment | None
+    """The moment at which it stopped; None: the run was over."""
+    steps: tuple[tuple[Place, int], ...]
+    """Lines at which it could have been interrupted and was not, in order, each with how often in a row."""
+    woken_by: tuple[str, ...]
+    """The timers and callbacks that ran before it, only to wake it."""
+    woke: tuple[str, ...]
+    """The fibers that waited, and do not any more."""
+    spawned: tuple[str, ...]
+    """The fibers that appeared meanwhile."""
+    number: int
+    """Of the deviation that began it, from 1 on; 0: production would have done the same."""
+    first: bool
+    """The actor's first segment."""
+    moments: int
+    """How many moments it has."""
+
+    @property
+    def time(self) -> float:
+        """Virtual seconds since the start of the run, at its begin."""
+        return self.begins.time
+
+
+class Wait(NamedTuple):
+    """A fiber that waits when the run is over."""
+
+    fiber: str
+    wants: str
+    """What it waits for, in words; "" if that is not known."""
+    owner: str
+    """The fiber that must act before it can go on; "" if there is none."""
+    place: Place | None
+
+
+def waits_at_end(story: Story, exception: BaseException | None) -> tuple[Wait, ...]:
+    """Who waits for what when nothing can run any more; a cycle, if there is one, comes first and in its order.
+
+    Whoever ran last was not seen to stop: what it waits for is in the message of the exception.
+    """
+    if not isinstance(exception, Deadlock | FiberLeak) or not story.moments:
+        return ()
+    found: dict[str, Wait] = {}
+    for moment in story.moments:
+        if moment.waits_for:
+            found[moment.before] = Wait(moment.before, moment.wants, moment.owner, moment.left)
+        if not moment.possibilities:
+            found.pop(moment.chosen, None)
+    last = story.moments[-1].chosen
+    if last in story.unfinished:
+        found[last] = _in_message(str(exception), last, story.fibers)
+    ordered = {name: found[name] for name in story.fibers if name in found}
+    cycle = cycle_of({wait.fiber: wait.owner for wait in ordered.values()})
+    return tuple([ordered.pop(name) for name in cycle] + list(ordered.values()))
+
+
+def cycle_of(owners: dict[str, str]) -> list[str]:
+    """Names of which each leads to the next one, and the last one to the first; or nothing."""
+    for first in owners:
+        chain: list[str] = []
+        name = first
+        while name in owners and name not in chain:
+            chain.append(name)
+            name = owners[name]
+        if name in chain:
+            return chain[chain.index(name) :]
+    return []
+
+
+def _in_message(message: str, name: str, names: Iterable[str]) -> Wait:
+    """What the message of a Deadlock says about a fiber."""
+    start = f"  {name!r} waits for "
+    lines = message.split("\n")
+    at = next((at for at, line in enumerate(lines) if line.startswith(start)), -1)
+    if at < 0:
+        return Wait(name, "", "", None)
+    words, owner, place = lines[at][len(start) :], "", None
+    for other in names:
+        if words.endswith(f", owned by {other!r}"):
+            words, owner = words.removesuffix(f", owned by {other!r}"), other
+        elif words == f"the end of fiber {other!r}":
+            words, owner = f"the end of {other}", other
+    where = re.fullmatch(r"      at (.*):(\d+) in (.*)", lines[at + 1] if at + 1 < len(lines) else "")
+    if where is not None:
+        place = Place(where[1], int(where[2]), where[3])
+    return Wait(name, re.sub(r"<(\w+)[ ,].*>", _one, words), owner, place)
+
+
+def _one(found: re.Match[str]) -> str:
+    return f"{'an' if found[1][0] in 'AEIO' else 'a'} {found[1]}"
+
+
+def segments_of(story: Story) -> tuple[Segment, ...]:
+    """What a person reads of a run, in order."""
+    return tuple(_without_messengers(_merged(story), frozenset(story.fibers)))
+
+
+def _merged(story: Story) -> Iterator[Segment]:
+    """Merge moments; ``woke`` and ``spawned`` come from who is enabled at the end and was not at the begin."""
+    moments = story.moments
+    waiting: set[str] = set()
+    seen = set(moments[0].enabled) if moments else set()
+    started: set[str] = set()
+    number = at = 0
+    while at < len(moments):
+        begins = moments[at]
+        if begins.deviates:
+            number += 1
+        steps: list[tuple[Place, int]] = []
+        stop = at + 1
+        while stop < len(moments) and _goes_on(begins.chosen, moments[stop]):
+            left = moments[stop].left
+            if left is not None:
+                again = bool(steps) and steps[-1][0] == left
+                steps[-1:] = [(left, steps[-1][1] + 1)] if again else [*steps[-1:], (left, 1)]
+            stop += 1
+        stops = moments[stop] if stop < len(moments) else None
+        woke: list[str] = []
+        spawned: list[str] = []
+        for moment in moments[at + 1 : stop + 1]:
+            for name in moment.enabled:
+                if name not in story.fibers:
+                    continue
+                if name in waiting:
+                    waiting.discard(name)
+                    woke.append(name)
+                elif name not in seen:
+                    spawned.append(name)
+                seen.add(name)
+        waiting.discard(begins.chosen)
+        if stops is not None and stops.waits_for:
+            waiting.add(stops.before)
+        yield Segment(
+            begins.chosen,
+            begins,
+            stops,
+            tuple(steps),
+            (),
+            tuple(woke),
+            tuple(spawned),
+            number if begins.deviates else 0,
+            begins.chosen not in started,
+            stop - at,
+        )
+        started.add(begins.chosen)
+        at = stop
+
+
+def _goes_on(actor: str, moment: Moment) -> bool:
+    return not moment.switches and moment.chosen == actor and not moment.deviates
+
+
+def _without_messengers(segments: Iterable[Segment], fibers: frozenset[str]) -> Iterator[Segment]:
+    """Leave out timers and callbacks that, in the order of production, only wake the fiber that runs next."""
+    held: list[Segment] = []
+    for segment in segments:
+        if segment.actor not in fibers and not segment.number:
+            held.append(segment)
+            continue
+        woken = {name for messenger in held for name in messenger.woke + messenger.spawned}
+        if held and woken == {segment.actor} and not segment.number:
+            segment = segment._replace(woken_by=tuple(_words_of(messenger) for messenger in held))
+        else:
+            yield from held
+        held = []
+        yield segment
+    yield from held
+
+
+def _words_of(messenger: Segment) -> str:
+    return messenger.begins.does or messenger.actor
