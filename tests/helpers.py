@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,19 @@ def wait_until(condition: Callable[[], object], what: str = "the condition") -> 
     while not condition():
         assert loop.time() < give_up, f"{what} did not come true within {SOON_S} s"
         swapco.sleep(0.001)
+
+
+def into_the_inbox(fiber: Any, let_go: Callable[[], object]) -> None:
+    """Let a detached fiber go, and keep the slot until it has asked for it.
+
+    Nothing shows that but a reference: the inbox, where it waits until the owner of the slot looks there, has one.
+    """
+    before = sys.getrefcount(fiber)
+    let_go()
+    give_up = time.monotonic() + SOON_S
+    while sys.getrefcount(fiber) == before:
+        assert time.monotonic() < give_up, f"{fiber} did not come to the inbox within {SOON_S} s"
+        time.sleep(0.001)
 
 
 def environment(**extra: str) -> dict[str, str]:

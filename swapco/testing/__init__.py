@@ -13,6 +13,17 @@ from .errors import (
     StepBoundExceeded,
     UncontrolledNondeterminism,
 )
+from .history import History, Operation
+from .linearizability import (
+    Linearizability,
+    NotLinearizable,
+    Undecided,
+    Verdict,
+    assert_linearizable,
+    linearizable,
+    minimal_counterexample,
+)
+from .models import FifoQueue, Model, SequentialModel
 from .schedule import Schedule
 from .search import Result, replay, run, search, verify
 from .sequencing import Sequencer, assert_switches, wait_all_blocked
@@ -24,7 +35,13 @@ __all__ = [
     "URW",
     "Deadlock",
     "FiberLeak",
+    "FifoQueue",
+    "History",
+    "Linearizability",
     "LostWakeup",
+    "Model",
+    "NotLinearizable",
+    "Operation",
     "Portfolio",
     "RandomWalk",
     "RealIOError",
@@ -32,13 +49,19 @@ __all__ = [
     "Result",
     "Schedule",
     "Sequencer",
+    "SequentialModel",
     "Shared",
     "StepBoundExceeded",
     "Strategy",
     "UncontrolledNondeterminism",
+    "Undecided",
+    "Verdict",
     "VirtualClock",
+    "assert_linearizable",
     "assert_switches",
     "choose",
+    "linearizable",
+    "minimal_counterexample",
     "no_switch",
     "replay",
     "run",

@@ -66,6 +66,7 @@ cdef class Control(Policy):
     cdef PyObject *forced
     # who has just yielded: it lets others go first
     cdef PyObject *yielded
+    cdef bint firing
     # the fibers of the run by actor id (None: the actor is no fiber)
     cdef readonly list fibers
     cdef readonly list actors

@@ -180,7 +180,7 @@ cdef class Control(Policy):
         self.queue_ids[self.queued] = <int>(f.mark - 1)
         self.queued += 1
         f.queued = True
-        if <PyObject *>f == self.scheduler.current:
+        if <PyObject *>f == self.scheduler.current and not self.firing:
             self.yielded = <PyObject *>f
         return 0
 
@@ -334,7 +334,12 @@ cdef class Control(Policy):
     cdef int fire(self, int actor) except -1:
         cdef Timer timer = self.actors[actor]
         self.scheduler.timers.disarm(timer)
-        timer.fire()
+        # it may wake the very fiber that has just stopped: that one has not yielded
+        self.firing = True
+        try:
+            timer.fire()
+        finally:
+            self.firing = False
         return 0
 
     cdef bint jump(self) except -1:
@@ -788,10 +793,10 @@ cdef class no_switch:
         self.scheduler = _scheduler("no_switch")
         if swapco_control != NULL:
             (<Control>swapco_control).quiet += 1
-        self.switches = self.scheduler.switches
+        self.switches = self.scheduler.takes + self.scheduler.switches
 
     def __exit__(self, kind, error, trace) -> None:
         if swapco_control != NULL and (<Control>swapco_control).quiet:
             (<Control>swapco_control).quiet -= 1
-        if error is None and self.scheduler.switches != self.switches:
+        if error is None and self.scheduler.takes + self.scheduler.switches != self.switches:
             raise AssertionError("the fiber gave the slot away in a block of no_switch()")

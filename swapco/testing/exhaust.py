@@ -36,7 +36,16 @@ from typing import NamedTuple
 
 from .trace import Chooser, Decision, Execute, Execution, FollowPath, UncontrolledNondeterminism
 
-__all__ = ["DepthFirst", "Enumeration", "Exhaustion", "MinimumProof", "SimplestFirst", "exhaust", "prove_minimum", "simpler_schedules"]
+__all__ = [
+    "DepthFirst",
+    "Enumeration",
+    "Exhaustion",
+    "MinimumProof",
+    "SimplestFirst",
+    "exhaust",
+    "prove_minimum",
+    "simpler_schedules",
+]
 
 NOWHERE = 1 << 62
 HASH_MASK = (1 << 64) - 1

@@ -532,17 +532,33 @@ async def test_wait_for_cancelled(lib: Any) -> None:
 
 @on_both
 async def test_as_completed(lib: Any) -> None:
-    results = [r async for r in lib.results_as_completed([value(lib, n, n * 0.05) for n in (3, 1, 2)])]
-    assert results == [1, 2, 3]
+    gates = [asyncio.get_running_loop().create_future() for _ in range(3)]
+
+    async def opened(n: int) -> int:
+        await lib.wait([gates[n]])
+        return n
+
+    async def open_them() -> None:
+        for n in (1, 2, 0):
+            gates[n].set_result(None)
+            await settle(lib)
+
+    tasks = [lib.create_task(opened(n)) for n in range(3)]
+    await settle(lib)
+    opening = lib.create_task(open_them())
+    assert [r async for r in lib.results_as_completed(tasks)] == [1, 2, 0]
+    await lib.wait([opening])
     assert [r async for r in lib.results_as_completed([])] == []
 
 
 @on_both
 async def test_as_completed_timeout(lib: Any) -> None:
     slow = lib.create_task(value(lib, "slow", LONG))
+    quick = lib.create_task(value(lib, "quick"))
+    await lib.wait([quick])
     seen: list[Any] = []
     with pytest.raises(TimeoutError):
-        async for result in lib.results_as_completed([slow, value(lib, "quick")], timeout=SHORT):
+        async for result in lib.results_as_completed([slow, quick], timeout=SHORT):
             seen.append(result)
     assert seen == ["quick"]
     assert not slow.done()
@@ -552,7 +568,13 @@ async def test_as_completed_timeout(lib: Any) -> None:
 
 @on_both
 async def test_shield(lib: Any) -> None:
-    task = lib.create_task(value(lib, 1, 0.3))
+    gate = asyncio.get_running_loop().create_future()
+
+    async def opened() -> int:
+        await lib.wait([gate])
+        return 1
+
+    task = lib.create_task(opened())
 
     async def shielding() -> Any:
         return await lib.shield(task)
@@ -563,6 +585,7 @@ async def test_shield(lib: Any) -> None:
     await lib.wait([outer])
     assert outer.cancelled()
     assert not task.done()
+    gate.set_result(None)
     assert await lib.shield(task) == 1
     with pytest.raises(KeyError):
         await lib.shield(fail(lib, KeyError()))

@@ -94,7 +94,9 @@ assert run(lambda: to_thread(pow, 2, 3)) == 8
 def test_without_a_busy_worker_nobody_is_warned_of(run_program_in_variant: Run) -> None:
     result = run_program_in_variant("""
 def stubborn():
-    time.sleep(0.05)
+    # in the kernel until the end of run asks for its end
+    while not current_fiber().cancelling():
+        time.sleep(0.001)
     try:
         sleep(3600)
     except asyncio.CancelledError:
@@ -172,14 +174,17 @@ ready.wait()
 def test_workers_wake_up_while_the_interpreter_ends(run_program_in_variant: Run) -> None:
     """From before its end to after it: 100 workers, each comes back at another moment."""
     run_program_in_variant("""
+begun = []
+
 def naps(delay):
+    begun.append(delay)
     time.sleep(delay)
     sleep(0)
 
 def main():
     for n in range(100):
         spawn(naps, 0.2 + n * 0.003, thread=True)
-    until(lambda: numbers()["detaches"] >= 100)
+    until(lambda: len(begun) == 100)
 
 runner = Runner()
 runner.run(main)

@@ -231,7 +231,9 @@ def waits_in_swapco():
     block()
 
 def sleeps_in_the_kernel():
-    time.sleep(0.3)
+    gate.wait()
+
+gate = threading.Event()
 
 def main():
     fibers = [spawn(waits_in_swapco, thread=True), detached(sleeps_in_the_kernel)]
@@ -240,6 +242,7 @@ def main():
     faulthandler.cancel_dump_traceback_later()
     say("here", file=sys.stderr)
     faulthandler.dump_traceback(all_threads=True)
+    gate.set()
     resume(fibers[0])
     wait(fibers)
 
@@ -431,8 +434,10 @@ run(main)
 def test_a_generator_that_a_detached_thread_runs_is_nobody_elses(run_program_in_variant: Run) -> None:
     run_program_in_variant("""
 def slow():
-    time.sleep(0.2)
+    gate.wait()
     yield 1
+
+gate = threading.Event()
 
 def main():
     generator = slow()
@@ -443,6 +448,7 @@ def main():
         assert "already executing" in str(error)
     else:
         assert False, "twice at once"
+    gate.set()
     assert fiber.join() == 1
 
 run(main)

@@ -35,7 +35,10 @@ def runs_anew():
     def main():
         assert len(all_fibers()) == 1
         assert mixed_work()
-        assert detached(time.sleep, 0.05).join() is None
+        gate = threading.Event()
+        blocked = detached(gate.wait)
+        gate.set()
+        assert blocked.join() is True
         assert numbers()["detaches"] >= 1
         return 3
     return run(main)

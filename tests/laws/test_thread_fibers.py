@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from actors import ACTORS, THREAD_ACTORS, Crew, quick_switches
-from helpers import SOON_S, in_fiber, wait_until
+from helpers import SOON_S, in_fiber, into_the_inbox, wait_until
 from hypothesis import assume, example, given, note
 from hypothesis import strategies as st
 from programs import FiberPlan, Foreigner, Op, Plan, execute, law, plans
@@ -339,27 +339,23 @@ def test_who_comes_back_first_runs_first(order: list[int]) -> None:
     """Law 6: detached fibers queue for the slot in the order in which they ask for it."""
     ran: list[int] = []
     gates = [threading.Event() for _ in order]
-    about = [threading.Event() for _ in order]
 
     def body(index: int) -> None:
         with swapco.blocking():
             assert gates[index].wait(SOON_S)
-            about[index].set()
         ran.append(index)
 
     def main() -> None:
-        fibers = [swapco.spawn(body, index, thread=True) for index in order]
+        fibers = [swapco.spawn(body, index, thread=True) for index in range(len(order))]
         wait_until(lambda: all(fiber.state == "DETACHED" for fiber in fibers))
         swapco.spawn(ran.append, "ready before")
         for index in order:
-            gates[index].set()
             # this thread keeps the slot meanwhile: the other one comes as far as the inbox
-            assert about[index].wait(SOON_S)
-            time.sleep(0.01)
+            into_the_inbox(fibers[index], gates[index].set)
         assert ran == []
         swapco.wait(fibers)
 
-    swapco.run(main)
+    swapco.run(main, slot=Slot(tick=1.0))
     assert ran == ["ready before", *order]
 
 

@@ -481,16 +481,24 @@ def test_cancelled_before_it_awaits() -> None:
 
 @in_fiber
 def test_a_shield_holds() -> None:
-    task = plain_task(asynchronous("result", 2 * SHORT))
+    go_on = asyncio.Event()
+
+    async def later() -> str:
+        await go_on.wait()
+        return "result"
 
     async def inside() -> Any:
         return await asyncio.shield(task)
+
+    task = plain_task(later())
 
     fiber = swapco.spawn(inside)
     settle()
     fiber.cancel()
     with pytest.raises(asyncio.CancelledError):
         fiber.join()
+    assert not task.done()
+    go_on.set()
     assert await_(task) == "result"
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers import in_fiber
+from helpers import in_fiber, into_the_inbox
 from thread_support import Held, in_quiet_fiber, on_thread, run_detached, statistics, thread, until_detached
 
 import swapco
@@ -97,8 +96,8 @@ def test_at_the_end_of_blocking_it_waits_for_its_turn() -> None:
     fiber = thread(body)
     until_detached(fiber)
     swapco.spawn(ran.append, "ready before")
-    held.let_go()
-    time.sleep(0.02)  # keeps the slot
+    # keeps the slot
+    into_the_inbox(fiber, held.let_go)
     assert ran == []
     assert fiber.state == "DETACHED"
     fiber.join()

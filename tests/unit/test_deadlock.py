@@ -154,13 +154,12 @@ def other(name):
         raise
 
 def main():
-    for name in "ab":
-        spawn(other, name)
+    others = [spawn(other, name) for name in "ab"]
     try:
         block()
     except Deadlock:
         print("main goes on")
-        sleep(0.01)
+        wait(others)
     return "result"
 
 expect_end(main)
@@ -224,13 +223,16 @@ def test_in_a_loop_of_another_thread() -> None:
     """The main thread only waits, but it is a thread: it could resume somebody, so nothing is raised."""
     out = outcome("""
 fibers = []
+begun = threading.Event()
 
 def main():
     fibers.append(current_fiber())
+    begun.set()
     return block()
 
 thread = threading.Thread(target=lambda: print(run(main)))
 thread.start()
+begun.wait()
 time.sleep(0.2)
 assert thread.is_alive()
 resume(fibers[0], "resumed")
@@ -310,8 +312,8 @@ def main():
         resume(me, 1)
     task = asyncio.Task(body(), loop=loop)
     # nobody will set it but a signal handler that is not there: only the task itself is a reason to wait
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
     signal.signal(signal.SIGALRM, lambda *ignored: loop.call_soon_threadsafe(future.set_result, None))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
     return block()
 """,
     "an awaited future": """

@@ -12,8 +12,17 @@ import time
 from typing import Any
 
 import pytest
-from helpers import SOON_S, in_fiber, settle, wait_until
-from thread_support import Held, in_quiet_fiber, run_detached, statistics, thread, until_blocked, until_detached
+from helpers import SOON_S, in_fiber, into_the_inbox, settle, wait_until
+from thread_support import (
+    Held,
+    entered,
+    in_quiet_fiber,
+    run_detached,
+    statistics,
+    thread,
+    until_blocked,
+    until_detached,
+)
 
 import swapco
 
@@ -77,20 +86,18 @@ def test_one_that_computes_is_detached_too() -> None:
 def test_one_that_comes_back_waits_for_its_turn() -> None:
     """It never preempts the owner: it goes through the run queue, behind who was ready before."""
     ran: list[str] = []
-    about = threading.Event()
+    gate = threading.Event()
 
     def body() -> None:
-        about.set()
+        gate.wait()
         swapco.sleep(0)
         ran.append("came back")
 
-    def meanwhile() -> None:
-        swapco.spawn(ran.append, "ready before")
-
-    fiber = run_detached(body, meanwhile)
+    fiber = thread(body)
+    until_detached(fiber)
+    swapco.spawn(ran.append, "ready before")
     # the slot stays here, while it asks for it
-    assert about.wait(SOON_S)
-    time.sleep(0.02)
+    into_the_inbox(fiber, gate.set)
     assert ran == []
     assert fiber.state == "DETACHED"
     fiber.join()
@@ -99,21 +106,21 @@ def test_one_that_comes_back_waits_for_its_turn() -> None:
 
 @in_fiber
 def test_those_that_come_back_run_in_that_order() -> None:
-    ran: list[int] = []
     gates = [threading.Event() for _ in range(5)]
 
     def body(n: int) -> None:
         gates[n].wait()
         swapco.sleep(0)
-        ran.append(n)
 
     fibers = [thread(body, n) for n in range(5)]
     until_detached(*fibers)
-    for n in (3, 0, 4, 1, 2):
-        gates[n].set()
-        time.sleep(0.02)  # keeps the slot: it only comes as far as the inbox
-    swapco.wait(fibers)
-    assert ran == [3, 0, 4, 1, 2]
+    order = (3, 0, 4, 1, 2)
+    with entered() as seen:
+        for n in order:
+            # keeps the slot: it only comes as far as the inbox
+            into_the_inbox(fibers[n], gates[n].set)
+        swapco.wait(fibers)
+    assert seen.first_turns(fibers) == [fibers[n] for n in order]
 
 
 @in_fiber

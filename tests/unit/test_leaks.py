@@ -109,11 +109,13 @@ def test_a_parked_fiber_does_not_keep_alive_who_ran_after_it() -> None:
 @in_fiber
 def test_a_blocked_fiber_is_held_by_the_scheduler_alone() -> None:
     """Nobody else needs to keep it; a weak reference sees it end."""
-    reference = weakref.ref(swapco.spawn(swapco.sleep, 0.002))
+    event = swapco.Event()
+    reference = weakref.ref(swapco.spawn(event.wait))
     settle()
     gc.collect()
     assert reference() is not None
-    swapco.sleep(0.01)
+    event.set()
+    settle()
     gc.collect()
     assert reference() is None
 

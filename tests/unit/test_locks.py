@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import swapco
 from swapco._core.clock import ManualClock
 from swapco.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from swapco.lowlevel import Instrument
 
 pytestmark = pytest.mark.usefixtures("fibers")
 
@@ -53,6 +54,17 @@ def hub_task(coroutine: Any) -> asyncio.Task[Any]:
 
 def switches() -> int:
     return int(swapco.current_fiber().scheduler.switches)
+
+
+class Entered(Instrument):
+    """Who was switched to, but for the hub: that is entered when the loop is due, which is a matter of time."""
+
+    def __init__(self) -> None:
+        self.fibers: list[swapco.Fiber[Any]] = []
+
+    def after_switch(self, entering: Any) -> None:
+        if entering is not None:
+            self.fibers.append(entering)
 
 
 def acquired(primitive: Any) -> Callable[[], None]:
@@ -209,9 +221,9 @@ def test_timeouts_end_in_time_and_the_rest_of_the_line_goes_on(make: Any) -> Non
     fibers = [
         swapco.spawn(attempt, "a", 0.005),
         swapco.spawn(attempt, "b", None),
-        swapco.spawn(attempt, "c", 10),
+        swapco.spawn(attempt, "c", 3600),
     ]
-    swapco.sleep(0.02)
+    fibers[0].join()
     assert got == ["a timed out"]
     free()
     for fiber in fibers:
@@ -663,13 +675,16 @@ def test_notify_wakes_in_order_and_costs_one_switch_each(make_lock: Any) -> None
         assert order == []
     settle()
     assert order == [0, 1]
-    before = switches()
+    entered = Entered()
+    scheduler: Any = swapco.current_fiber().scheduler
+    scheduler.add_instrument(entered)
     with condition:
         condition.notify_all()
     fibers[-1].join()
+    scheduler.remove_instrument(entered)
     assert order == list(range(6))
-    # to each of the four, and back here
-    assert switches() - before == 5
+    # each of the four, and back here
+    assert entered.fibers == [*fibers[2:], swapco.current_fiber()]
 
 
 @in_fiber
@@ -710,20 +725,25 @@ def test_wait_that_times_out_holds_the_lock(make_lock: Any) -> None:
     assert condition.statistics() == (0, (False, None, 0, 0))
 
 
-@in_fiber
 def test_the_timeout_is_for_the_notification_not_for_the_lock() -> None:
-    condition = Condition()
+    clock = ManualClock()
 
-    def wait() -> bool:
+    def main() -> None:
+        condition = Condition()
+
+        def wait() -> bool:
+            with condition:
+                return condition.wait(timeout=1)
+
+        fiber = swapco.spawn(wait)
+        settle()
         with condition:
-            return condition.wait(timeout=0.01)
+            condition.notify()
+            clock.advance(2)
+            settle()
+        assert fiber.join() is True
 
-    fiber = swapco.spawn(wait)
-    settle()
-    with condition:
-        condition.notify()
-        swapco.sleep(0.03)
-    assert fiber.join() is True
+    swapco.run(main, loop_factory=lambda: swapco.new_event_loop(clock=clock))
 
 
 @in_fiber
@@ -1066,12 +1086,13 @@ def test_async_with_in_the_hub(make: Any) -> None:
 def test_rlock_in_the_hub_belongs_to_the_task() -> None:
     lock = RLock()
     log: list[str] = []
+    go_on = asyncio.Event()
 
     async def body() -> None:
         async with lock:
             async with lock:
                 assert lock.statistics().depth == 2
-                await asyncio.sleep(0.001)
+                await go_on.wait()
             with pytest.raises(swapco.NotInFiber):
                 lock.acquire()
             log.append("task")
@@ -1080,6 +1101,7 @@ def test_rlock_in_the_hub_belongs_to_the_task() -> None:
     settle()
     with pytest.raises(RuntimeError, match="only its owner"):
         lock.release()
+    go_on.set()
     with lock:
         log.append("fiber")
     swapco.await_(task)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swapco
-from swapco.lowlevel import ParkingLot
+from swapco.lowlevel import ManualClock, ParkingLot
 
 pytestmark = pytest.mark.usefixtures("fibers")
 
@@ -63,23 +63,29 @@ def test_an_empty_lot_remembers_nothing() -> None:
     assert repr(lot) == "<ParkingLot, 0 parked>"
 
 
-@in_fiber
 def test_who_gives_up_is_taken_out_of_the_line() -> None:
     """By a timeout or by a cancellation; the others keep their order."""
-    lot = ParkingLot()
-    fibers = park_all(lot, 2) + park_all(lot, 1, timeout=0.001) + park_all(lot, 2)
-    fibers[1].cancel()
-    assert lot.fibers() == [fiber for fiber in fibers if fiber is not fibers[1]]
-    swapco.wait([fibers[1], fibers[2]])
-    rest = [fibers[0], fibers[3], fibers[4]]
-    assert lot.fibers() == rest
-    assert len(lot) == 3
-    assert lot.unpark_all("value") == 3
-    assert [fiber.join() for fiber in rest] == ["value"] * 3
-    with pytest.raises(TimeoutError, match="ParkingLot"):
-        fibers[2].join()
-    with pytest.raises(swapco.CancelledError):
-        fibers[1].join()
+    clock = ManualClock()
+
+    def main() -> None:
+        lot = ParkingLot()
+        fibers = park_all(lot, 2) + park_all(lot, 1, timeout=1) + park_all(lot, 2)
+        fibers[1].cancel()
+        assert lot.fibers() == [fiber for fiber in fibers if fiber is not fibers[1]]
+        clock.advance(1)
+        settle()
+        swapco.wait([fibers[1], fibers[2]])
+        rest = [fibers[0], fibers[3], fibers[4]]
+        assert lot.fibers() == rest
+        assert len(lot) == 3
+        assert lot.unpark_all("value") == 3
+        assert [fiber.join() for fiber in rest] == ["value"] * 3
+        with pytest.raises(TimeoutError, match="ParkingLot"):
+            fibers[2].join()
+        with pytest.raises(swapco.CancelledError):
+            fibers[1].join()
+
+    swapco.run(main, loop_factory=lambda: swapco.Loop(clock=clock))
 
 
 @in_fiber

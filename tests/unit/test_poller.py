@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import socket as stdlib
 import tempfile
@@ -288,18 +289,24 @@ def test_room_to_write_is_watched_for_only_when_there_is_none() -> None:
 
 @in_fiber
 def test_sleeps_end_in_order_and_not_early() -> None:
-    order: list[float] = []
+    starts: list[float] = []
+    order: list[int] = []
+    delays = (0.03, 0.001, 0.02, 0.0105, 0.01)
 
-    def nap(delay: float) -> None:
-        start = time.monotonic()
-        sleep(delay)
-        assert time.monotonic() - start >= delay
-        order.append(delay)
+    def nap(number: int) -> None:
+        starts.append(time.monotonic())
+        sleep(delays[number])
+        assert time.monotonic() - starts[number] >= delays[number]
+        order.append(number)
 
-    fibers = [spawn(nap, delay) for delay in (0.03, 0.001, 0.02, 0.0105, 0.01)]
+    fibers = [spawn(nap, number) for number in range(len(delays))]
+    swapco.sleep(0)
+    # each sleep began between these
+    starts.append(time.monotonic())
     for fiber in fibers:
         fiber.join()
-    assert order == sorted(order)
+    for first, second in itertools.combinations(order, 2):
+        assert starts[first] + delays[first] <= starts[second + 1] + delays[second]
 
 
 @in_fiber

@@ -109,6 +109,14 @@ def in_from_thread() -> None:
     swapco.from_thread.run(swapco.sleep, LONG)
 
 
+def in_to_thread() -> None:
+    gate = swapco.Event()
+    try:
+        swapco.to_thread(gate.wait)
+    finally:
+        gate.set()
+
+
 BLOCK_POINTS: dict[str, Callable[[], Any]] = {
     "block": swapco.block,
     "switch_to": in_switch_to,
@@ -130,7 +138,7 @@ BLOCK_POINTS: dict[str, Callable[[], Any]] = {
     "gather": in_gather,
     "await_": in_await,
     "from_thread": in_from_thread,
-    "to_thread": lambda: swapco.to_thread(swapco.sleep, 0.05),
+    "to_thread": in_to_thread,
 }
 
 

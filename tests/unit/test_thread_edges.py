@@ -66,19 +66,21 @@ def test_a_coroutine_in_a_fiber_calls_to_thread() -> None:
 
 @in_quiet_fiber
 def test_asyncio_timeout_around_a_call() -> None:
-    held = Held()
 
     async def calls() -> None:
-        async with asyncio.timeout(0.01):
-            swapco.to_thread(lambda: (held(), swapco.sleep(0)))
+        loop = asyncio.get_running_loop()
 
-    async def main() -> None:
-        # the slot is lent until the detector finds out; the quiet one takes a second for that
-        threading.Timer(0.05, held.let_go).start()
-        await calls()
+        def outlasts(deadline: Any) -> None:
+            # the slot is lent until the detector finds out; the quiet one takes a second for that
+            while loop.time() <= deadline:
+                time.sleep(0.001)
+            swapco.sleep(0)
+
+        async with asyncio.timeout(0.01) as limit:
+            swapco.to_thread(outlasts, limit.when())
 
     with pytest.raises(TimeoutError):
-        swapco.await_(main())
+        swapco.await_(calls())
     wait_until(lambda: len(swapco.all_fibers()) == 1)
 
 

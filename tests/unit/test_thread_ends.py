@@ -148,8 +148,11 @@ def test_a_detached_one_that_comes_back_in_time_is_cancelled() -> None:
     ended: list[str] = []
 
     def body() -> None:
+        me = swapco.current_fiber()
         try:
-            time.sleep(0.2)
+            # in the kernel until the end of run asks for its end
+            while not me.cancelling():
+                time.sleep(0.001)
             swapco.sleep(LONG)
         finally:
             ended.append("cleaned up")
@@ -283,9 +286,9 @@ def test_shutdown_waits_for_as_long_as_it_is_told() -> None:
 
     def main() -> None:
         until_detached(thread(held))
+        timer.start()
 
     timer = threading.Timer(0.3, held.let_go)
-    timer.start()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         swapco.run(main, shutdown_timeout=None)

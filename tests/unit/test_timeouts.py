@@ -529,30 +529,34 @@ def test_the_body_answers_with_an_exception_group() -> None:
     assert [type(error.__context__) for error in caught.value.exceptions] == [TimeoutError, TimeoutError]
 
 
-@in_fiber
 def test_a_request_that_was_never_delivered_is_dropped() -> None:
     """The wake-up had won when the timer fired: the body ends well, and no cancellation comes later."""
-    loop = asyncio.get_running_loop()
-    me = swapco.current_fiber()
+    clock = ManualClock()
 
-    def wake_and_expire() -> None:
-        swapco.resume(me, "value")
-        # the fiber is READY; the timer fires before it runs
-        time.sleep(0.005)
-        hub_of(loop).turn()
+    def main() -> None:
+        loop = asyncio.get_running_loop()
+        me = swapco.current_fiber()
 
-    for survived in (False, True):
-        if survived:
-            me.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                swapco.sleep(0)
-        with timeout(0.002) as limit:
-            loop.call_soon(wake_and_expire)
-            assert swapco.block() == "value"
-        assert limit.expired()
-        assert me.cancelling() == int(survived)
-        swapco.sleep(0)
-    me.uncancel()
+        def wake_and_expire() -> None:
+            swapco.resume(me, "value")
+            # the fiber is READY; the timer fires before it runs
+            clock.advance(1)
+            hub_of(loop).turn()
+
+        for survived in (False, True):
+            if survived:
+                me.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    swapco.sleep(0)
+            with timeout(1) as limit:
+                loop.call_soon(wake_and_expire)
+                assert swapco.block() == "value"
+            assert limit.expired()
+            assert me.cancelling() == int(survived)
+            swapco.sleep(0)
+        me.uncancel()
+
+    swapco.run(main, loop_factory=lambda: Loop(clock=clock))
 
 
 @in_fiber

@@ -392,21 +392,31 @@ def test_wait_counts_a_thing_once() -> None:
 @in_fiber
 def test_wait_is_told_by_what_it_waits_for() -> None:
     me = swapco.current_fiber()
-    fiber = swapco.spawn(forever, name="the slow one")
+    fiber = swapco.spawn(swapco.block, name="the slow one")
+    other = swapco.spawn(forever, name="the other one")
+    future = asyncio.get_running_loop().create_future()
     reasons: list[Any] = []
-    swapco.spawn(lambda: reasons.append(me.wait_reason))
-    wait([fiber], timeout=SHORT)
+
+    def look(end_of_wait: Callable[[], object]) -> None:
+        reasons.append(me.wait_reason)
+        end_of_wait()
+
+    swapco.spawn(look, lambda: swapco.resume(fiber))
+    wait([fiber])
     assert reasons == ["the fibers of wait(): 1 of 1 not done: the slow one"]
-    swapco.spawn(lambda: reasons.append(me.wait_reason))
-    wait([fiber, future_with(1)], return_when=FIRST_COMPLETED)
-    assert "wait(): 2 of 2 not done: the slow one, <Future pending" in reasons[1]
-    cancel_all([fiber])
+    swapco.spawn(look, lambda: future.set_result(1))
+    wait([other, future], return_when=FIRST_COMPLETED)
+    assert "wait(): 2 of 2 not done: the other one, <Future pending" in reasons[1]
+    cancel_all([other])
 
 
 @in_fiber
 def test_as_completed_yields_in_the_order_of_completion() -> None:
-    fibers = [swapco.spawn(swapco.sleep, 0.05 * n, n) for n in (3, 1, 2)]
-    assert [fiber.result() for fiber in as_completed(fibers)] == [1, 2, 3]
+    fibers = [swapco.spawn(swapco.block) for _ in range(3)]
+    swapco.sleep(0)
+    for n in (1, 2, 0):
+        swapco.spawn(swapco.resume, fibers[n], n)
+    assert [fiber.result() for fiber in as_completed(fibers)] == [1, 2, 0]
 
 
 @in_fiber
@@ -554,12 +564,14 @@ def test_wait_for_does_not_start_what_has_no_time() -> None:
 
 @in_fiber
 def test_shield_from_a_timeout() -> None:
-    for start in (partial(swapco.spawn, swapco.sleep, 0.3, 1), partial(future_with, 1, 0.3)):
-        thing = start()
+    fiber: Any = swapco.spawn(swapco.block)
+    future = asyncio.get_running_loop().create_future()
+    for thing, end in ((fiber, partial(swapco.resume, fiber, 1)), (future, partial(future.set_result, 1))):
         with pytest.raises(TimeoutError):
             with timeout(SHORT):
                 shield(thing)
         assert not thing.done()
+        end()
         assert shield(thing) == 1
 
 
@@ -568,7 +580,7 @@ def test_shield_spawns_functions() -> None:
     ended: list[int] = []
 
     def body() -> None:
-        swapco.sleep(0.3)
+        swapco.block()
         ended.append(1)
 
     with pytest.raises(TimeoutError):
@@ -576,15 +588,23 @@ def test_shield_spawns_functions() -> None:
             shield(body)
     assert ended == []
     (rest,) = swapco.all_fibers() - {swapco.current_fiber()}
+    swapco.resume(rest)
     rest.join()
     assert ended == [1]
 
 
 @in_fiber
 def test_a_shielded_failure_that_nobody_sees_is_logged(request: pytest.FixtureRequest) -> None:
+    gate = swapco.Event()
+
+    def fails_later() -> None:
+        gate.wait()
+        fail(KeyError("lost"))
+
     with pytest.raises(TimeoutError):
         with timeout(SHORT):
-            shield(partial(fail, KeyError("lost"), 0.3))
+            shield(fails_later)
+    gate.set()
     while swapco.all_fibers() != {swapco.current_fiber()}:
         swapco.sleep(0.001)
     gc.collect()

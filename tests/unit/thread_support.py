@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from helpers import SOON_S, wait_until
 
 import swapco
-from swapco.lowlevel import Slot
+from swapco.lowlevel import Instrument, Slot
 
 #: The kinds of two fibers that meet: is each a thread fiber?  Two ordinary ones are tested elsewhere.
 MIXES = [(True, False), (False, True), (True, True)]
@@ -62,6 +63,35 @@ def outcome(call: Callable[[], Any]) -> Any:
         return call()
     except BaseException as error:
         return type(error)
+
+
+class Entered(Instrument):
+    """Who got the slot, in that order.
+
+    What they do with it may come in another order, on a machine that is so busy that one of them is detached.
+    """
+
+    def __init__(self) -> None:
+        self.fibers: list[Any] = []
+
+    def before_switch(self, leaving: Any, entering: Any) -> None:
+        self.fibers.append(entering)
+
+    def first_turns(self, fibers: list[Any]) -> list[Any]:
+        """These fibers, in the order in which they had the slot for the first time."""
+        return [fiber for fiber in dict.fromkeys(self.fibers) if fiber in fibers]
+
+
+@contextmanager
+def entered() -> Iterator[Entered]:
+    """Who gets the slot meanwhile."""
+    seen = Entered()
+    scheduler: Any = swapco.current_fiber().scheduler
+    scheduler.add_instrument(seen)
+    try:
+        yield seen
+    finally:
+        scheduler.remove_instrument(seen)
 
 
 class Held:
