@@ -15,7 +15,15 @@ from asyncio.events import _get_running_loop as get_running_loop
 from asyncio.events import _set_running_loop as set_running_loop
 from typing import Any
 
-__all__ = ["enter_task", "get_running_loop", "isfuture", "leave_task", "register_task", "set_running_loop", "unregister_task"]
+__all__ = [
+    "enter_task",
+    "get_running_loop",
+    "isfuture",
+    "leave_task",
+    "register_task",
+    "set_running_loop",
+    "unregister_task",
+]
 
 #: ``enter_task(loop, task)``: it is the current task of the loop from now on; RuntimeError if another one is.
 enter_task: Any = asyncio.tasks._enter_task

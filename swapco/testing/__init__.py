@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._core.clock import VirtualClock
-from .control import Shared, Strategy, choose, no_switch, schedule_point
+from .control import Strategy
 from .errors import (
     Deadlock,
     FiberLeak,
@@ -24,6 +24,8 @@ from .linearizability import (
     minimal_counterexample,
 )
 from .models import FifoQueue, Model, SequentialModel
+from .network import MemoryNetwork, memory_stream_pair
+from .points import Shared, choose, no_switch, schedule_point
 from .schedule import Schedule
 from .search import Result, replay, run, search, verify
 from .sequencing import Sequencer, assert_switches, wait_all_blocked
@@ -39,6 +41,7 @@ __all__ = [
     "History",
     "Linearizability",
     "LostWakeup",
+    "MemoryNetwork",
     "Model",
     "NotLinearizable",
     "Operation",
@@ -61,6 +64,7 @@ __all__ = [
     "assert_switches",
     "choose",
     "linearizable",
+    "memory_stream_pair",
     "minimal_counterexample",
     "no_switch",
     "replay",

@@ -114,6 +114,7 @@ cdef class Control(Policy):
     cdef PyObject *next_to_unwind(self) except? NULL
     cdef int number(self, int n, str label) except -1
     cdef int point(self, FiberCore me, PyObject *label, object about, bint write) except -1
+    cdef int named_point(self, object about, bint write) except -1
     cdef int begin_step(self, int actor, int decision, bint declared) except -1
     cdef int end_step(self) except -1
     cdef int touches(self, object thing, bint write) except -1

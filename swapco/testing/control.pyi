@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from .._core.clock import ManualClock
@@ -40,18 +39,3 @@ class Control(Policy):
 
 class Watch:
     def __init__(self, control: Control) -> None: ...
-
-class Shared:
-    value: Any
-    name: str
-    def __init__(self, value: object = None, *, name: str = "shared") -> None: ...
-
-class no_switch:
-    def __enter__(self) -> None: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-def choose(n: int, label: str = "choose") -> int: ...
-def schedule_point(obj: object = None, write: bool = True) -> None: ...
-def scheduler_switches() -> int: ...

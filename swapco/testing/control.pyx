@@ -39,7 +39,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memmove
 
 from .._core.clock cimport NEVER_NS, ManualClock, Timer
-from .._core.fiber cimport FiberCore, WaitTimer, outside, running_fiber, section
+from .._core.fiber cimport FiberCore, WaitTimer
 from .._core.here cimport host, set_running
 from .._core.policy cimport Policy, Runnable
 from .._core.reasons cimport AWAIT, N_REASONS
@@ -75,8 +75,6 @@ cdef frozenset _NO_POINTS = frozenset({"ParkingLot.park", "sleep"})
 cdef str _START = "start"
 cdef str _END = "end"
 cdef str _YIELD = "yield"
-cdef str _TIMER = "timer"
-cdef str _LOOP = "loop"
 cdef str _POINT = "schedule_point"
 cdef object _LOOP_ACTOR = "the event loop"
 
@@ -476,6 +474,12 @@ cdef class Control(Policy):
                     self.step[4] = False
             return 0
 
+    cdef int named_point(self, object about, bint write) except -1:
+        """``schedule_point``."""
+        if self.scheduler.current != NULL:
+            self.point(<FiberCore>self.scheduler.current, <PyObject *>_POINT, about, write)
+        return 0
+
     cdef int number(self, int n, str label) except -1:
         """A choice that the environment of the program makes: how much of a message arrives, ..."""
         cdef int i, chosen = 0
@@ -703,100 +707,3 @@ cdef int activate(Control control, bint observed, Worker stand_in) noexcept:
 
 cdef bint in_controlled_run() noexcept:
     return swapco_control != NULL
-
-
-def schedule_point(obj=None, write=True) -> None:
-    """Let the test choose who runs next; outside of a controlled run it does nothing.
-
-    ``obj`` is what the caller is about to touch, ``write`` whether it changes it: that declares the footprint of the
-    step until the next point, for ``DPOR``.  A preempted fiber goes on when a later choice names it.
-    """
-    cdef Control c
-    if swapco_control == NULL:
-        return
-    c = <Control>swapco_control
-    if c.scheduler.current != NULL:
-        c.point(<FiberCore>c.scheduler.current, <PyObject *>_POINT, obj, write)
-
-
-# labels are borrowed by the records of a run
-cdef dict _labels = {}
-
-
-def choose(n: int, label: str = "choose") -> int:
-    """A number from 0 to ``n - 1`` that the test chooses, outside of a controlled run 0.
-
-    For what the program's environment decides: how much of a message arrives, which server answers, whether a call
-    fails.  0 should be the ordinary case.  Does not block, and nobody else runs.  ValueError if ``n`` is less than 1.
-    """
-    if n < 1:
-        raise ValueError(f"choose() takes the number of possibilities, from 1 on, not {n!r}")
-    if swapco_control == NULL:
-        return 0
-    return (<Control>swapco_control).number(n, _labels.setdefault(label, label))
-
-
-cdef class Shared:
-    """A value that fibers share: reading and writing it are schedule points, and are declared for ``DPOR``.
-
-    ``shared.value`` reads, ``shared.value = x`` writes.  Outside of a controlled run it is an ordinary attribute.
-    """
-
-    cdef object held
-    cdef readonly str name
-
-    def __init__(self, value=None, *, str name="shared"):
-        self.held = value
-        self.name = name
-        if swapco_control != NULL and (<Control>swapco_control).footprints:
-            (<Control>swapco_control).id_of(self)
-
-    @property
-    def value(self):
-        """The value."""
-        schedule_point(self, False)
-        return self.held
-
-    @value.setter
-    def value(self, value):
-        schedule_point(self, True)
-        self.held = value
-
-    def __repr__(self) -> str:
-        return f"<Shared {self.name} {self.held!r}>"
-
-
-cdef Scheduler _scheduler(str caller):
-    cdef section here = outside()
-    if swapco_control != NULL:
-        return (<Control>swapco_control).scheduler
-    return <Scheduler>running_fiber(caller, &here.worker, None).scheduler
-
-
-def scheduler_switches() -> int:
-    """How often the slot was passed on so far, or could have been: NotInFiber where there is no fiber."""
-    cdef Scheduler s = _scheduler("assert_switches")
-    return s.takes + s.switches
-
-
-cdef class no_switch:
-    """``with no_switch(): ...``: the block is one step.
-
-    Schedule points in it are none.  AssertionError at its end if the fiber gave the slot away in it, in a controlled
-    run as well as in any other.  NotInFiber where there is no fiber.
-    """
-
-    cdef Scheduler scheduler
-    cdef unsigned long long switches
-
-    def __enter__(self) -> None:
-        self.scheduler = _scheduler("no_switch")
-        if swapco_control != NULL:
-            (<Control>swapco_control).quiet += 1
-        self.switches = self.scheduler.takes + self.scheduler.switches
-
-    def __exit__(self, kind, error, trace) -> None:
-        if swapco_control != NULL and (<Control>swapco_control).quiet:
-            (<Control>swapco_control).quiet -= 1
-        if error is None and self.scheduler.takes + self.scheduler.switches != self.switches:
-            raise AssertionError("the fiber gave the slot away in a block of no_switch()")

@@ -372,8 +372,8 @@ def _limited(search: Enumeration, most_schedules: int, most_decisions: int) -> I
 def simpler_schedules(execution: Execution, *, reduce: bool = True) -> list[SimplestFirst]:
     """Searches through all schedules with fewer preemptions than ``execution``, or as many but fewer deviations.
 
-    First those with fewer deviations and no more preemptions: they are not many.  Then all with fewer preemptions, whose
-    deviations need not be counted, so that more of them repeat each other.
+    First those with fewer deviations and no more preemptions: they are not many.  Then all with fewer preemptions,
+    whose deviations need not be counted, so that more of them repeat each other.
     """
     preemptions, deviations = execution.preemptions, execution.deviations
     return [

@@ -8,7 +8,7 @@ works under ``swapco.run`` and in a controlled run, where real I/O is refused.  
 listeners in memory.  Each network is a world of its own: addresses and ports of two networks never meet, and ports
 are given out in order, so that a run can be repeated.
 
-What a real network leaves open is asked of one function, ``choose(n, label)``:
+What a real network leaves open is asked of one function, ``testing.choose(n, label)``:
 
 ==================  ======================================================================================
 ``network.read``    how much of what is there a read returns: all, one send, one byte, half, all but one byte
@@ -52,13 +52,14 @@ from .. import streams
 from .._streams.server import Server
 from ..tasks import sleep, spawn
 from .memory_streams import MemoryReader, MemoryWriter, open_streams
+from .points import choose
 from .wire import Change, End, Link, MemorySocket, Wire, os_error
 
 if TYPE_CHECKING:
     from .._streams.reader import StreamReader
     from .._streams.writer import StreamWriter
 
-__all__ = ["Fault", "MemoryNetwork", "MemoryReader", "MemoryServer", "MemoryWriter", "choose", "memory_stream_pair"]
+__all__ = ["Fault", "MemoryNetwork", "MemoryReader", "MemoryServer", "MemoryWriter", "memory_stream_pair"]
 
 AF_INET, AF_INET6, AF_UNIX = _stdlib.AF_INET, _stdlib.AF_INET6, _stdlib.AF_UNIX
 DEFAULT_LIMIT = streams.DEFAULT_LIMIT
@@ -70,11 +71,6 @@ LOOPBACK = {AF_INET: "127.0.0.1", AF_INET6: "::1"}
 
 Callback = Callable[["StreamReader", "StreamWriter"], Any]
 Place = tuple[str | bytes, int | None]
-
-
-def choose(n: int, label: str) -> int:
-    """What happens at a point that a network leaves open: an index below ``n``; 0 outside of a controlled run."""
-    return 0
 
 
 # ------------------------------------------------------------------------------------------------- faults
@@ -203,7 +199,7 @@ class MemoryNetwork(Wire):
 
     ``buffer_size`` (bytes) is what a connection holds in each direction until somebody reads.  ``short_reads`` and
     ``delays`` say whether ``choose`` is asked about these (``False`` makes an exhaustive search smaller);
-    ``choose(n, label)`` is asked instead of the module's, say a random one: 0 ≤ result < n.
+    ``choose(n, label)`` is asked instead of ``testing.choose``, say a random one: 0 ≤ result < n.
 
     The methods block as swapco's do, and raise what those raise.  For fibers of one loop.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import linecache
 import os
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,7 @@ __all__ = ["Place", "is_library", "place_of_exception", "place_of_frame"]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = (
     _PACKAGE,
-    os.path.dirname(asyncio.__file__) + os.sep,
+    os.path.dirname(os.path.abspath(inspect.getfile(asyncio))) + os.sep,
     contextlib.__file__,
     # of compiled modules
     "swapco/",

@@ -10,8 +10,8 @@ many: what remains is what is near a deviation, near the end, or at the begin.
 
 Plain ASCII besides what the program's own names and lines have: a report goes through terminals, log files and mail.
 
-Rejected: lanes with the source inside (four fibers and their lines do not fit into 100 columns); the whole trace (nobody
-reads 200 lines); colours (pytest shows notes without them).
+Rejected: lanes with the source inside (four fibers and their lines do not fit into 100 columns); the whole trace
+(nobody reads 200 lines); colours (pytest shows notes without them).
 """
 
 from __future__ import annotations

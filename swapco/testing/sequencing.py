@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from .. import tasks
 from ..locks import Event
-from .control import scheduler_switches
+from .points import scheduler_switches
 
 __all__ = ["Sequencer", "assert_switches", "wait_all_blocked"]
 

@@ -106,7 +106,7 @@ class Turn(NamedTuple):
     actor: int
     """Who is current there; or who ran last."""
     preempted: bool
-    count: int
+    nth: int
     """The how many-th moment of this actor and kind it is."""
     target: int
     """The actor that runs instead."""

@@ -152,7 +152,8 @@ def test_park_is_no_point_because_it_has_no_memory() -> None:
     import swapco.lowlevel
 
     result = testing.verify(body, preemption_bound=None, preempt="primitives", save=False)
-    assert result.exhausted and not result.failed
+    assert result.exhausted
+    assert not result.failed
 
 
 def test_timers_of_one_instant_are_a_choice() -> None:
@@ -226,7 +227,8 @@ def test_choices_of_the_environment() -> None:
 
     result = testing.search(picky, save=False)
     assert result.failed
-    assert result.schedule is not None and result.schedule.path == (37,)
+    assert result.schedule is not None
+    assert result.schedule.path == (37,)
 
 
 def test_no_switch_makes_one_step() -> None:
@@ -243,7 +245,8 @@ def test_no_switch_makes_one_step() -> None:
         assert box == [3]
 
     result = testing.verify(body, preemption_bound=None, save=False)
-    assert result.exhausted and not result.failed
+    assert result.exhausted
+    assert not result.failed
 
     def blocks() -> None:
         with testing.no_switch():
@@ -273,7 +276,8 @@ def test_what_the_body_raises_fails_the_run() -> None:
         raise LookupError("here")
 
     execution = execute(body)
-    assert execution.failed and isinstance(execution.exception, LookupError)
+    assert execution.failed
+    assert isinstance(execution.exception, LookupError)
 
 
 def test_what_nobody_looks_at_fails_the_run() -> None:
@@ -318,7 +322,10 @@ def test_a_deadlock_names_the_cycle() -> None:
     assert isinstance(execution.exception, testing.Deadlock)
     assert not isinstance(execution.exception, testing.LostWakeup)
     text = str(execution.exception)
-    assert "cycle" in text and "owned by 'two'" in text and "owned by 'one'" in text and "main" in text
+    assert "cycle" in text
+    assert "owned by 'two'" in text
+    assert "owned by 'one'" in text
+    assert "main" in text
     assert [wait.owner for wait in execution.exception.waits[:2]] == ["two", "one"]  # type: ignore[attr-defined]
 
 
@@ -437,7 +444,7 @@ def test_a_fiber_that_cannot_be_ended_is_reported() -> None:
             while True:
                 try:
                     swapco.block()
-                except BaseException:  # noqa: S110
+                except BaseException:
                     pass
 
         swapco.spawn(immortal)
@@ -460,14 +467,16 @@ def test_a_run_keeps_nothing_alive() -> None:
         references.append(weakref.ref(thing))
         swapco.spawn(lambda: thing).join()
 
-    program = Program(body)
+    def three_runs() -> None:
+        program = Program(body)
 
-    def session() -> None:
-        for _ in range(3):
-            program.run(Path())
+        def session() -> None:
+            for _ in range(3):
+                program.run(Path())
 
-    program.session(session)
-    del program
+        program.session(session)
+
+    three_runs()
     gc.collect()
     assert [reference() for reference in references] == [None, None, None]
 
@@ -591,4 +600,6 @@ def test_both_kinds_of_stacks(switch: str) -> None:
         assert box == [2]
 
     result = testing.search(body, switch=switch, save=False)
-    assert result.failed and result.preemptions == 1 and result.minimal
+    assert result.failed
+    assert result.preemptions == 1
+    assert result.minimal

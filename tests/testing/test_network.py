@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_streams as stream_tests
+from helpers import Logged, in_fiber, run_program, settle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import swapco
-from swapco import open_connection, sleep, socket, spawn, start_server, streams
+from swapco import open_connection, sleep, socket, spawn, start_server, streams, testing
 from swapco.testing import network as network_module
 from swapco.testing.memory_streams import open_streams
 from swapco.testing.network import MemoryNetwork, MemoryReader, MemoryWriter, memory_stream_pair
 from swapco.testing.wire import Link
-from tests.helpers import Logged, in_fiber, run_program, settle
-from tests.unit import test_streams as stream_tests
 
 pytestmark = pytest.mark.usefixtures("fibers")
 
@@ -940,20 +940,60 @@ def test_choose_is_asked_only_when_there_is_a_choice() -> None:
 
 
 @in_fiber
-def test_the_hook_of_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert network_module.choose(5, "anything") == 0
-    monkeypatch.setattr(network_module, "choose", always("network.read", 2))
-    (_, writer), (reader, peer) = memory_stream_pair()
+def test_an_answer_that_is_none_is_refused() -> None:
+    (_, writer), (reader, peer) = MemoryNetwork(delays=False, choose=lambda n, label: n).stream_pair()
     writer.write(b"abcdef")
-    assert reader.read(100) == b"abc"
-    monkeypatch.setattr(network_module, "choose", lambda n, label: n)
     with pytest.raises(
         ValueError, match=r"choose\(3, 'network.read'\) returned 3: it must return an index from 0 to 2"
     ):
         reader.read(100)
-    monkeypatch.undo()
     writer.close()
     peer.close()
+
+
+# ------------------------------------------------------------------------------------- in a controlled run
+
+
+def shout(read: Callable[[Any], bytes]) -> bytes:
+    """Ask a server in memory, which answers what ``read`` makes of a question of two writes."""
+
+    def handle(reader: Any, writer: Any) -> None:
+        writer.write(read(reader).upper())
+        reader.read()  # to close a socket with unread data is a reset
+        writer.close()
+
+    with MemoryNetwork().patched():
+        server = start_server(handle, LOCALHOST, 80)
+        reader, writer = open_connection(LOCALHOST, 80)
+        writer.write(b"he")
+        writer.drain()
+        writer.write(b"llo\n")
+        writer.write_eof()
+        answer: bytes = reader.read()
+        writer.close()
+        server.close()
+        server.wait_closed()
+    return answer
+
+
+def test_what_a_network_leaves_open_is_a_decision_of_a_controlled_run() -> None:
+    def hasty() -> None:
+        # in production all of it is there
+        assert shout(lambda reader: reader.read(100)) == b"HELLO\n"
+
+    testing.run(hasty)
+    result = testing.search(hasty, schedules=100, save=False)
+    assert isinstance(result.exception, AssertionError)
+    # one choice, and no other order of switches
+    assert (result.preemptions, result.deviations) == (0, 1)
+    assert "network." in result.report
+
+
+def test_a_program_that_expects_any_network_passes() -> None:
+    def careful() -> None:
+        assert shout(lambda reader: reader.readline()) == b"HELLO\n"
+
+    assert not testing.search(careful, schedules=300, save=False).failed
 
 
 # ---------------------------------------------------------------------------------------- nothing is lost

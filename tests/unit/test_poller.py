@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from helpers import in_fiber, run_program, settle
 
 import swapco
 from swapco import sleep, socket, spawn
 from swapco._loop.loop import hub_of
 from swapco.lowlevel import Instrument, wait_readable, wait_writable
-from tests.helpers import in_fiber, run_program, settle
 
 pytestmark = pytest.mark.usefixtures("fibers")
 

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import in_fiber, settle, wait_until
 
 import swapco
 from swapco import current_fiber, sleep, socket, spawn
 from swapco._loop.loop import hub_of
 from swapco.lowlevel import wait_readable, wait_writable
-from tests.helpers import in_fiber, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("fibers")
 

@@ -25,7 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import Logged
+from helpers import Logged, in_fiber, settle, wait_until
 
 import swapco
 from swapco import await_, current_fiber, sleep, socket, spawn
@@ -38,7 +38,6 @@ from swapco.streams import (
     start_server,
     start_unix_server,
 )
-from tests.helpers import in_fiber, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("fibers")
 
