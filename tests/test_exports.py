@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import swapco
-from swapco import lowlevel
+from swapco import lowlevel, testing
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +47,7 @@ OUTSIDE_ALL = {"socket"}
 #: Part of the plan, not of this release.
 LATER = {
     "Channel", "create_subprocess_exec", "create_subprocess_shell", "fiber_task_factory",
-    "open", "open_signal_receiver", "select", "ssl", "testing",
+    "open", "open_signal_receiver", "select", "ssl",
 }  # fmt: skip
 LOWLEVEL = VERBS | {
     "Clock", "Deadline", "Fifo", "FutexWord", "Instrument", "Lifo", "ManualClock", "ParkingLot", "Policy",
@@ -56,6 +56,7 @@ LOWLEVEL = VERBS | {
 
 MODULES = [
     "", "lowlevel", "locks", "queues", "socket", "streams", "tasks", "runners", "local", "threads", "from_thread",
+    "testing", "testing.network", "testing.linearizability",
 ]  # fmt: skip
 LONGEST_FILE = 800
 
@@ -123,9 +124,9 @@ def test_all_of_a_module_is_there(name: str) -> None:
 
 # -------------------------------------------------------------------------------------------- docstrings
 
-@pytest.mark.parametrize("name", sorted((PUBLIC - ASYNCIO_ERRORS) | LOWLEVEL))
+@pytest.mark.parametrize("name", sorted((PUBLIC - ASYNCIO_ERRORS) | LOWLEVEL | set(testing.__all__)))
 def test_a_public_name_is_documented(name: str) -> None:
-    thing = getattr(swapco, name, None) or getattr(lowlevel, name)
+    thing = getattr(swapco, name, None) or getattr(lowlevel, name, None) or getattr(testing, name)
     if not (inspect.isclass(thing) or callable(thing)):
         return
     assert documented(thing), f"{name} has no docstring"

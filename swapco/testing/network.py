@@ -244,12 +244,15 @@ class MemoryNetwork(Wire):
         return chosen
 
     def holds(self, link: Link) -> bool:
+        """For the connections: does a partition hold back what is sent?"""
         return bool(self._faults) and self._fault("partition", link.place) is not None
 
     def latency_s(self, link: Link) -> float:
+        """For the connections: how long a segment travels, in seconds."""
         return self._travel_s(link.place)
 
     def closed(self, link: Link) -> None:
+        """For the connections: both sides have closed this one."""
         self._links.pop(link, None)
 
     # -- faults

@@ -944,7 +944,7 @@ def test_an_answer_that_is_none_is_refused() -> None:
     (_, writer), (reader, peer) = MemoryNetwork(delays=False, choose=lambda n, label: n).stream_pair()
     writer.write(b"abcdef")
     with pytest.raises(
-        ValueError, match=r"choose\(3, 'network.read'\) returned 3: it must return an index from 0 to 2"
+        ValueError, match=r"choose\(4, 'network.read'\) returned 4: it must return an index from 0 to 3"
     ):
         reader.read(100)
     writer.close()
