@@ -1,4 +1,4 @@
-"""What the documentation takes from the code: the states of a fiber, the slot's protocol, and the floors.
+"""What the documentation takes from the code: the states of a fiber, the slot's protocol, the floors, and reports.
 
     python docs/generate.py             rewrite those parts
     python docs/generate.py --check     status 1 if one of them is out of date (the tests run this)
@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import io
 import itertools
+import linecache
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +108,25 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
 
 
+def report(page: str, name: str) -> str:
+    """What the program above prints for a failing schedule: the Python block before it, run as ``test_NAME.py``."""
+    text = (DOCS / page).read_text()
+    above = text[: text.index(f"<!-- generated: report-{name} -->")]
+    source = re.findall(r"^```python\n(.*?)^```$", above, re.M | re.S)[-1]
+    file = f"test_{name}.py"
+    # reports show lines
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    namespace: dict[str, Any] = {"__name__": f"test_{name}"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(source, file, "exec"), namespace)
+    return f"```text\n{namespace['result'].report.rstrip()}\n```"
+
+
 GENERATED = {
     "semantics.md": {"states": states, "matrix": diagram},
     "futex-swap.md": {"slot": slot, "slot-diagram": slot_diagram},
     "HACKING.md": {"floors": floors},
+    "testing-tutorial.md": {f"report-{name}": partial(report, "testing-tutorial.md", name) for name in ("cache", "pool")},
 }
 
 
