@@ -380,7 +380,7 @@ def test_misuse_is_refused_at_once() -> None:
     verify: Any = testing.verify
     for error, call in [
         (TypeError, lambda: search(None)),
-        (TypeError, lambda: search(lost_update())),
+        (TypeError, lambda: search("lost_update")),
         (ValueError, lambda: search(lost_update, schedules=0)),
         (ValueError, lambda: search(lost_update, strategy="fastest")),
         (ValueError, lambda: search(lost_update, preempt="everywhere")),
