@@ -62,7 +62,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("testing.errors", "testing.exhaust", "testing.shrink", "testing.linearizability"),
     ("testing.control", "testing.stuck", "testing.dpor", "testing.story"),
     ("testing.strategies", "testing.timers", "testing.points", "testing.segments"),
-    ("testing.loop", "testing.wire", "testing.sequencing"),
+    ("testing.loop", "testing.wire", "testing.sequencing", "testing.systematic"),
     ("testing.controlled", "testing.memory_streams"),
     ("testing.execution", "testing.network"),
     ("testing.report",),

@@ -29,9 +29,12 @@ from .points import Shared, choose, no_switch, schedule_point
 from .schedule import Schedule
 from .search import Result, replay, run, search, verify
 from .sequencing import Sequencer, assert_switches, wait_all_blocked
-from .strategies import PCT, POS, URW, Portfolio, RandomWalk
+from .strategies import PCT, POS, URW, Portfolio, RandomWalk, Replay
+from .systematic import DFS, DPOR
 
 __all__ = [
+    "DFS",
+    "DPOR",
     "PCT",
     "POS",
     "URW",
@@ -48,6 +51,7 @@ __all__ = [
     "Portfolio",
     "RandomWalk",
     "RealIOError",
+    "Replay",
     "ReplayDivergence",
     "Result",
     "Schedule",

@@ -6,6 +6,12 @@ from .._core.policy import Policy
 from .trace import Decision, Step
 
 class Strategy:
+    exhaustive: bool
+    simplest_first: bool
+    footprints: bool
+    @property
+    def finished(self) -> bool: ...
+    def start(self, seed: int) -> None: ...
     def begin(self, run: int) -> None: ...
     def choose(self, enabled: tuple[int, ...], current: int, label: str) -> int: ...
     def end(self, control: Control) -> None: ...
@@ -19,6 +25,7 @@ class Control(Policy):
     fibers: list[Any]
     actors: list[Any]
     moments: int
+    last: int
     max_steps: int
     at_primitives: bool
     footprints: bool

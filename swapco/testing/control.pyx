@@ -84,8 +84,22 @@ cdef object _LOOP_ACTOR = "the event loop"
 cdef class Strategy:
     """Names who runs next.  Derive from it and define ``choose``; the built-in ones are compiled.
 
-    ``begin(run)`` is called before each run with its number, ``end(control)`` after it.
+    ``start(seed)`` is called before a search, ``begin(run)`` before each run with its number, ``end(control)`` after it.
+    ``exhaustive``: when it has finished, every schedule within its bounds was run.  ``simplest_first``: no failure is
+    simpler than the first one that it finds.  ``footprints``: it needs to know what each step touches.
     """
+
+    exhaustive = False
+    simplest_first = False
+    footprints = False
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to run; asked after each run."""
+        return False
+
+    def start(self, seed: int) -> None:
+        """A search begins: forget earlier ones.  ``seed`` is the search's, for a strategy that has none of its own."""
 
     def begin(self, run: int) -> None:
         """A run begins; the first one is number 0."""

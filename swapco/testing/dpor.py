@@ -31,6 +31,8 @@ What is particular here:
   seen: so the actor is noted at the state before.
 - A run that ends while actors are enabled (a failure) hides what they would have done.  So they are noted at the state
   before the last step, which then sleeps: what they do shows, and the same failure is not found again.
+- A step in which the environment makes choices (``choose``) is as many steps as there are possibilities.  All are
+  explored, one after the other, before the actor sleeps; then it sleeps with all that they touched.
 - Ids of objects and actors are given in order of appearance, so those that appear after a branch mean something
   else in each branch.  For sleepers, two steps that both touch an object that is new since the branch depend on each
   other.
@@ -49,9 +51,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .exhaust import Enumeration
-from .trace import Execution, Pruned, Step, UncontrolledNondeterminism
+from .trace import Execution, Pruned, Step, UncontrolledNondeterminism, choices_within
 
-__all__ = ["DPOR"]
+__all__ = ["EachTrace"]
 
 MAIN = 0
 
@@ -71,7 +73,7 @@ class _Sleeper(NamedTuple):
 class _Node:
     """A state of the run, and the step that is explored from it now."""
 
-    __slots__ = ("actor", "backtrack", "decision", "enabled", "known", "sleep", "step")
+    __slots__ = ("actor", "backtrack", "choices", "decision", "enabled", "known", "sleep", "step", "tried")
 
     def __init__(self, enabled: tuple[int, ...], decision: int, sleep: dict[int, _Sleeper], known: int) -> None:
         self.enabled = enabled
@@ -81,9 +83,30 @@ class _Node:
         self.backtrack: set[int] = set()
         self.actor = -1
         self.step: Step | None = None
+        self.choices: list[tuple[int, int]] = []  # of the environment in this step: of how many, which
+        self.tried: list[Step] = []  # the same step with other choices
+
+    def next_choices(self) -> bool:
+        """On to the same step with other choices; False if all were made."""
+        choices = self.choices
+        while choices and choices[-1][1] + 1 == choices[-1][0]:
+            choices.pop()
+        if not choices:
+            return False
+        number, chosen = choices[-1]
+        choices[-1] = number, chosen + 1
+        return True
+
+    def fall_asleep(self) -> None:
+        """What the actor does from here was explored."""
+        reads = frozenset().union(*[step.reads for step in self.tried])
+        writes = frozenset().union(*[step.writes for step in self.tried])
+        fresh = max(reads | writes, default=-1) >= self.known
+        declared = all(step.declared for step in self.tried)
+        self.sleep[self.actor] = _Sleeper(reads, writes, declared, self.known, fresh)
 
 
-class DPOR(Enumeration):
+class EachTrace(Enumeration):
     """One schedule of each Mazurkiewicz trace; needs executions with ``steps``.
 
     Finds every failure that some schedule has, and every final state, if footprints are declared truly.
@@ -103,19 +126,27 @@ class DPOR(Enumeration):
         if self.exhausted:
             return None
         stack = self._stack
-        path = [node.enabled.index(node.actor) for node in stack if node.decision >= 0]
+        path = []
+        for node in stack:
+            if node.decision >= 0:
+                path.append(node.enabled.index(node.actor))
+            path += [chosen for _, chosen in node.choices]
         self._chooser = _Awake(path, max(0, len(stack) - 1), dict(stack[-1].sleep) if stack else {})
         return self._chooser
 
     def record(self, execution: Execution) -> None:
         steps = _as_declared(execution.steps, {MAIN})
         if not steps:
-            raise ValueError("DPOR needs footprints: execute must fill Execution.steps")
+            raise ValueError("EachTrace needs footprints: execute must fill Execution.steps")
         self._begun = True
         self.schedules += 1
         self.decisions += len(execution.decisions)
         self._must_repeat(steps)
+        branch = max(0, len(self._stack) - 1)
         complete = self._extend(execution, steps)
+        choices = choices_within(execution)
+        for at in range(branch, len(self._stack)):
+            self._stack[at].choices = choices.get(at, [])
         if not complete:
             self.pruned += 1
         self._note_races(steps[: len(self._stack)])
@@ -275,13 +306,15 @@ class DPOR(Enumeration):
         while stack:
             node = stack[-1]
             if node.step is not None:
-                step = node.step
-                fresh = max(step.reads | step.writes, default=-1) >= node.known
-                node.sleep[step.actor] = _Sleeper(step.reads, step.writes, step.declared, node.known, fresh)
+                node.tried.append(node.step)
+                node.step = None
+                if node.next_choices():
+                    return
+                node.fall_asleep()
+                node.tried.clear()
             for actor in node.enabled:
                 if actor in node.backtrack and actor not in node.sleep:
                     node.actor = actor
-                    node.step = None
                     return
             stack.pop()
 
@@ -340,7 +373,7 @@ class _Awake:
         self._at = at + 1
         if at < len(self._path):
             return min(self._path[at], len(enabled) - 1)
-        if not self._asleep:
+        if not self._asleep or enabled[0] < -1:
             return 0
         if self._execution is not None:
             self._update(self._execution.steps, enabled)

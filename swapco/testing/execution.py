@@ -99,32 +99,15 @@ class Program:
 
     def execute(self, chooser: Chooser) -> Execution:
         """One run under a chooser.  Errors: what a chooser raises, unless it is ``Pruned``."""
-        strategy: Any
         if type(chooser) is FollowPath:
             strategy = Path(chooser.path)
             outcome = self.run(strategy)
             chooser.diverged = strategy.diverged > 0
         else:
-            strategy = Chosen(chooser)
-            if hasattr(chooser, "watch"):
-                strategy = _Watched(chooser, self)
-            outcome = self.run(strategy)
+            outcome = self.run(Chosen(chooser))
         if outcome.kind == "aborted" and isinstance(outcome.exception, Exception):
             raise outcome.exception
         return self.record(outcome)
-
-
-class _Watched(Chosen):
-    """A chooser that looks at the steps while the run goes on."""
-
-    def __init__(self, chooser: Any, program: Program) -> None:
-        super().__init__(chooser)
-        self._chooser = chooser
-        self._program = program
-
-    def begin(self, run: int) -> None:
-        """A run begins."""
-        self._chooser.watch(Execution(steps=self._program.control.steps_taken()))
 
 
 def fingerprint(exception: BaseException | None) -> int:

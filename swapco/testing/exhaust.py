@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .trace import Chooser, Decision, Execute, Execution, FollowPath, UncontrolledNondeterminism
+from .trace import Chooser, Decision, Execute, Execution, FollowPath, UncontrolledNondeterminism, choices_within
 
 __all__ = [
     "DepthFirst",
@@ -288,7 +288,8 @@ def _states(execution: Execution, run: int) -> Iterator[tuple[int, _State]]:
     read: dict[int, int] = {}  # object -> the sum of the steps that read it since
     barrier = 0  # the last undeclared step, with all before it
     past = latest = 0
-    for actor, at, reads, writes, declared, woke, enabled in execution.steps:
+    choices = choices_within(execution)
+    for step, (actor, at, reads, writes, declared, woke, enabled) in enumerate(execution.steps):
         for new in enabled:
             if new not in actors:
                 actors[new] = hash((latest, run, len(actors))) if actors else 0
@@ -304,6 +305,7 @@ def _states(execution: Execution, run: int) -> Iterator[tuple[int, _State]]:
                 seen.append(written.get(thing, 0))
         else:
             seen = [past]
+        seen += [chosen for _, chosen in choices.get(step, ())]
         latest = hash((actors[actor], previous.get(actor, 0), waker.pop(actor, 0), *seen))
         previous[actor] = latest
         past = (past + latest) & HASH_MASK

@@ -18,15 +18,15 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from .control import Strategy
-from .dpor import DPOR
 from .errors import ReplayDivergence
 from .execution import Program, fingerprint
-from .exhaust import DepthFirst, Enumeration, SimplestFirst, prove_minimum
-from .schedule import Named, Schedule, load_schedule
+from .exhaust import prove_minimum
+from .schedule import Schedule, load_schedule
 from .shrink import shrink
 from .story import Story, Teller
-from .strategies import PCT, POS, URW, Path, Portfolio, RandomWalk
-from .trace import Execution, UncontrolledNondeterminism
+from .strategies import PCT, POS, URW, ByName, Path, Portfolio, RandomWalk
+from .systematic import DFS, DPOR
+from .trace import Execution, Pruned, UncontrolledNondeterminism
 
 __all__ = ["Result", "replay", "run", "search", "verify"]
 
@@ -115,46 +115,25 @@ def search(
     """Run ``body`` under up to ``schedules`` schedules, until one fails; never raises what the body raises.
 
     ``body`` is a function without arguments, or an ``async def`` function; it runs as the main fiber, spawns fibers and
-    asserts.  ``strategy`` is "portfolio", "random", "urw", "pct", "pos", "dfs", "dpor", or a ``Strategy``.  With
-    ``preempt="primitives"`` a fiber may also be preempted where it calls an operation of a primitive that may block.
-    ``max_steps`` is how many moments a run may have before it counts as endless.  ``save`` is where the failing
-    schedule is written: a file, True (below ``.swapco``, or ``$SWAPCO_FAILURES``) or False.  ``switch`` is what
-    fibers run on.
+    asserts.  ``strategy`` is "portfolio", "random", "urw", "pct", "pos", "dfs", "dpor", or a ``Strategy``: ``PCT(3)``,
+    ``DFS(preemption_bound=2)``, ``Replay("failure.json")``, ``Portfolio(Replay("failure.json"), URW())``, your own.
+    ``seed`` is for strategies that have none of their own.  With ``preempt="primitives"`` a fiber may also be preempted
+    where it calls an operation of a primitive that may block.  ``max_steps`` is how many moments a run may have before
+    it counts as endless.  ``save`` is where the failing schedule is written: a file, True (below ``.swapco``, or
+    ``$SWAPCO_FAILURES``) or False.  ``switch`` is what fibers run on.
 
     Errors: TypeError and ValueError for arguments that make no sense; RuntimeError inside an event loop.
     """
     program = Program(body, max_steps=max_steps, preempt=preempt, switch=switch)
-    result = Result(name or _name_of(body), seed=seed)
-    if strategy in ("dfs", "dpor"):
-        return _exhaust(program, result, str(strategy), None, schedules, shrink_failure, save)
-    chosen = _strategy(strategy, seed)
-    result.strategy = strategy if isinstance(strategy, str) else repr(strategy)
-
-    def session() -> Execution | None:
-        for number in range(_positive("schedules", schedules)):
-            outcome = program.run(chosen, number)
-            result.schedules += 1
-            if outcome.kind == "aborted":
-                assert outcome.exception is not None
-                raise outcome.exception
-            if outcome.failed:
-                return program.record(outcome)
-            if number == 0:
-                if not program.control.path():
-                    # there is nothing to choose
-                    result.exhausted = True
-                    return None
-                _must_repeat(program, program.record(outcome))
-        return None
-
-    return _concluded(program, result, session, shrink_failure, save, prove=True)
+    result = Result(name or _name_of(body), strategy=_words_of(strategy), seed=seed)
+    return _explored(program, result, _strategy(strategy), schedules, shrink_failure, save)
 
 
 def verify(
     body: Callable[[], Any],
     *,
     preemption_bound: int | None = 2,
-    strategy: str = "dfs",
+    strategy: str | Strategy = "dfs",
     schedules: int = 100_000,
     preempt: str = "points",
     max_steps: int = 20_000,
@@ -167,50 +146,54 @@ def verify(
     The failure that it finds is the simplest there is.  ``strategy="dpor"`` runs one schedule of each set that differs
     only in the order of independent steps: far fewer, without a bound, but sound only where the body declares what
     its steps touch (``Shared``, ``schedule_point(obj)``, primitives; a bare ``schedule_point()`` conflicts with
-    everything).  ``schedules`` is the limit: ``result.exhausted`` says whether it sufficed.  Otherwise as ``search``.
+    everything).  An exhaustive ``Strategy`` (``DFS(3)``, ``DPOR()``) has its own bound.  ``schedules`` is the limit:
+    ``result.exhausted`` says whether it sufficed.  Otherwise as ``search``.
     """
     program = Program(body, max_steps=max_steps, preempt=preempt, switch=switch)
-    if strategy not in ("dfs", "dpor"):
-        raise ValueError(f'strategy is "dfs" or "dpor", not {strategy!r}')
-    if preemption_bound is not None and (not isinstance(preemption_bound, int) or preemption_bound < 0):
-        raise ValueError(f"preemption_bound is a number from 0 on, or None, not {preemption_bound!r}")
-    result = Result(name or _name_of(body))
-    return _exhaust(program, result, strategy, preemption_bound, schedules, True, save)
+    bounded = DFS(preemption_bound)
+    chosen = bounded if strategy == "dfs" else _strategy(strategy)
+    if not chosen.exhaustive:
+        raise ValueError(f'strategy is "dfs" or "dpor", or an exhaustive Strategy, not {strategy!r}: use search()')
+    result = Result(name or _name_of(body), strategy=_words_of(strategy))
+    return _explored(program, result, chosen, schedules, True, save)
 
 
-def _exhaust(
+def _explored(
     program: Program,
     result: Result,
-    strategy: str,
-    bound: int | None,
+    strategy: Strategy,
     schedules: int,
     shrink_failure: bool,
     save: bool | str | os.PathLike[str],
 ) -> Result:
+    """Run schedules until one fails, the strategy has finished, or there were enough."""
     limit = _positive("schedules", schedules)
-    result.strategy = strategy
-    enumeration: Enumeration
-    if strategy == "dpor":
-        enumeration = DPOR()
-        program.footprints = True
-    elif bound is None:
-        enumeration = DepthFirst()
-    else:
-        enumeration = SimplestFirst(bound, reduce=False)
+    if not isinstance(result.seed, int):
+        raise TypeError(f"a seed is a whole number, not {result.seed!r}")
+    program.footprints = strategy.footprints
 
     def session() -> Execution | None:
-        for chooser in enumeration:
-            if enumeration.schedules >= limit:
+        strategy.start(result.seed)
+        for number in range(limit):
+            outcome = program.run(strategy, number)
+            result.schedules += 1
+            if outcome.kind == "aborted" and not isinstance(outcome.exception, Pruned):
+                assert outcome.exception is not None
+                raise outcome.exception
+            if outcome.failed:
+                return program.record(outcome)
+            if strategy.finished:
+                result.exhausted = strategy.exhaustive
                 return None
-            execution = program.execute(chooser)
-            enumeration.record(execution)
-            result.schedules = enumeration.schedules
-            if execution.failed:
-                return execution
-        result.exhausted = True
+            if number == 0:
+                if not program.control.path():
+                    # there is nothing to choose
+                    result.exhausted = True
+                    return None
+                _must_repeat(program, program.record(outcome))
         return None
 
-    simplest = isinstance(enumeration, SimplestFirst)
+    simplest = strategy.simplest_first
     return _concluded(program, result, session, shrink_failure and not simplest, save, prove=not simplest)
 
 
@@ -362,8 +345,8 @@ def replay(
         by_number = Path(wanted.path)
         execution = program.record(program.run(by_number))
         if not _is_failure_of(wanted, execution) and wanted.named:
-            by_name = ByName(program, wanted.named)
-            other = program.execute(by_name)
+            by_name = ByName(wanted.named)
+            other = program.record(program.run(by_name))
             result.schedules = 2
             if _is_failure_of(wanted, other) or (other.failed and not execution.failed):
                 execution = other
@@ -394,56 +377,30 @@ def _is_failure_of(wanted: Schedule, execution: Execution) -> bool:
     return not wanted.failure or type(execution.exception).__name__ == wanted.failure.split(":", 1)[0]
 
 
-class ByName:
-    """Chooses by the names of who runs: survives changes of the program that add or remove decisions."""
-
-    def __init__(self, program: Program, named: Sequence[Named]) -> None:
-        self._program = program
-        self._wanted = {(entry.before, entry.label, entry.nth): entry.chosen for entry in named}
-        self._counts: dict[tuple[str, str], int] = {}
-        self._last = ""
-
-    def choose(self, enabled: tuple[int, ...], current: int, label: str) -> int:
-        """The index of the recorded actor, or 0."""
-        control = self._program.control
-        names = [control.name(control.actor(actor)) for actor in enabled]
-        running = control.running
-        key = (control.name(running) if running is not None else self._last, label)
-        count = self._counts.get(key, 0)
-        self._counts[key] = count + 1
-        wanted = self._wanted.get((*key, count))
-        index = 0
-        if wanted in names:
-            del self._wanted[(*key, count)]
-            index = names.index(wanted)
-        self._last = names[index]
-        return index
-
-    @property
-    def missed(self) -> list[str]:
-        """What was recorded and did not come, in words."""
-        return [
-            f"{before or 'the start'} never came to its {label} number {count + 1} with {chosen} able to run"
-            for (before, label, count), chosen in self._wanted.items()
-        ]
-
-
 # ------------------------------------------------------------------------------------------------- arguments
 
 
-def _strategy(strategy: str | Strategy, seed: int) -> Strategy:
+_STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "portfolio": Portfolio,
+    "random": RandomWalk,
+    "urw": URW,
+    "pct": PCT,
+    "pos": POS,
+    "dfs": DFS,
+    "dpor": DPOR,
+}
+
+
+def _strategy(strategy: str | Strategy) -> Strategy:
     if isinstance(strategy, Strategy):
         return strategy
-    made: dict[str, Callable[[], Strategy]] = {
-        "portfolio": lambda: Portfolio(seed=seed),
-        "random": lambda: RandomWalk(seed),
-        "urw": lambda: URW(seed),
-        "pct": lambda: PCT(3, seed),
-        "pos": lambda: POS(seed),
-    }
-    if strategy not in made:
-        raise ValueError(f"strategy is one of {', '.join([*made, 'dfs', 'dpor'])}, or a Strategy, not {strategy!r}")
-    return made[strategy]()
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"strategy is one of {', '.join(_STRATEGIES)}, or a Strategy, not {strategy!r}")
+    return _STRATEGIES[strategy]()
+
+
+def _words_of(strategy: str | Strategy) -> str:
+    return strategy if isinstance(strategy, str) else repr(strategy)
 
 
 def _positive(name: str, value: int) -> int:

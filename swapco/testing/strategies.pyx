@@ -11,15 +11,20 @@ None suffices alone; each finds bugs that another one misses:
   Nagarakatte: A randomized scheduler with probabilistic guarantees of finding bugs, ASPLOS 2010.)
 - ``POS`` gives each pending step a random priority, and a new one to those that race with the step taken.  (Yuan, Yang,
   Gu: Partial order aware concurrency sampling, CAV 2018.)
+- ``Replay`` follows a recorded schedule.
 - ``Portfolio`` takes turns, and begins with what production would do.
 
-Every one is a function of its seed, the number of the run, and what runs of the same program showed before: the same
-seed repeats the same search.
+Every one is a function of its seed, the number of the run, and what runs of the same search showed before: the same
+seed repeats the same search.  ``start`` forgets what a search has learnt, so that an instance may serve several, one
+after the other.  Those that run every schedule are in ``systematic``.
 """
 
 from libc.stdint cimport uint64_t
 
 from .control cimport Control, Strategy
+
+from .schedule import load_schedule
+from .trace import Execution
 
 
 cdef class Random:
@@ -53,27 +58,41 @@ cdef class Random:
 
 
 cdef class Seeded(Strategy):
-    """A strategy that draws random numbers: ``seed`` and the number of the run decide which."""
+    """A strategy that draws random numbers: ``seed`` and the number of the run decide which.
+
+    ``seed`` None: that of the search.
+    """
 
     cdef readonly object seed
+    cdef uint64_t drawn_from
     cdef Random random
 
-    def __init__(self, seed=0):
-        if not isinstance(seed, int):
-            raise TypeError(f"a seed is a whole number, not {seed!r}")
+    def __init__(self, seed=None):
+        if seed is not None and not isinstance(seed, int):
+            raise TypeError(f"a seed is a whole number, or None for the seed of the search, not {seed!r}")
         self.seed = seed
-        self.random = Random(seed)
+        self.random = Random()
+        self.start(0)
+
+    def start(self, seed):
+        """A search begins."""
+        self.drawn_from = <uint64_t>((seed if self.seed is None else self.seed) & 0xFFFFFFFFFFFFFFFF)
+        self.random.seed(self.drawn_from, 0)
 
     def begin(self, run):
         """A run begins."""
-        self.random.seed(<uint64_t>(self.seed & 0xFFFFFFFFFFFFFFFF) ^ <uint64_t>0xD1B54A32D192ED03, <uint64_t>run)
+        self.random.seed(self.drawn_from ^ <uint64_t>0xD1B54A32D192ED03, <uint64_t>run)
 
     cdef Py_ssize_t pick_number(self, Control control) except -1:
         # the ordinary case half of the time
         return 0 if self.random.next() >> 63 else self.random.below(control.n)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(seed={self.seed})"
+        return f"{type(self).__name__}({_seed_of(self)})"
+
+
+cdef str _seed_of(Seeded strategy):
+    return "" if strategy.seed is None else f"seed={strategy.seed}"
 
 
 cdef class RandomWalk(Seeded):
@@ -89,8 +108,9 @@ cdef class URW(Seeded):
     # at how many moments each actor was taken, in the longest of the runs before
     cdef list expected
 
-    def __init__(self, seed=0):
-        Seeded.__init__(self, seed)
+    def start(self, seed):
+        """A search begins."""
+        Seeded.start(self, seed)
         self.expected = []
 
     cdef Py_ssize_t pick(self, Control control) except -1:
@@ -131,15 +151,19 @@ cdef class PCT(Seeded):
     cdef int length
     cdef int decided
 
-    def __init__(self, depth=3, seed=0):
+    def __init__(self, depth=3, seed=None):
         Seeded.__init__(self, seed)
         if not isinstance(depth, int) or depth < 1:
             raise ValueError(f"depth is a number from 1 on, not {depth!r}")
         self.depth = depth
-        self.length = 0
 
     def __repr__(self) -> str:
-        return f"PCT(depth={self.depth}, seed={self.seed})"
+        return f"PCT({', '.join(filter(None, [str(self.depth), _seed_of(self)]))})"
+
+    def start(self, seed):
+        """A search begins."""
+        Seeded.start(self, seed)
+        self.length = 0
 
     def begin(self, run):
         """A run begins."""
@@ -220,16 +244,30 @@ cdef class POS(Seeded):
 
 
 cdef class Chosen(Strategy):
-    """Asks an object with a method ``choose(enabled, current, label)``."""
+    """Asks a ``trace.Chooser``; one with a method ``watch`` sees the steps while the run goes on."""
 
+    cdef object chooser
     cdef object ask
+    cdef bint shown
 
     def __init__(self, chooser):
+        self.follow(chooser)
+
+    cpdef follow(self, chooser):
+        """In the next run ask this one."""
+        self.chooser = chooser
         self.ask = chooser.choose
+        self.shown = not hasattr(chooser, "watch")
 
     def choose(self, enabled, current, label):
-        """What the object says."""
+        """What the chooser says."""
         return self.ask(enabled, current, label)
+
+    cdef Py_ssize_t pick(self, Control control) except -1:
+        if not self.shown:
+            self.shown = True
+            self.chooser.watch(Execution(steps=control.steps))
+        return Strategy.pick(self, control)
 
 
 cdef class Path(Strategy):
@@ -245,6 +283,10 @@ cdef class Path(Strategy):
     cdef readonly Py_ssize_t first_divergence
 
     def __init__(self, path=()):
+        self.follow(path)
+
+    cpdef follow(self, path):
+        """In the next run follow this path."""
         self.path = list(path)
 
     def begin(self, run):
@@ -272,28 +314,156 @@ cdef class Path(Strategy):
         return len(self.path) - self.at
 
 
+cdef class ByName(Strategy):
+    """Chooses by the names of who runs: survives changes of the program that add or remove decisions.
+
+    ``named`` are ``schedule.Named``.
+    """
+
+    cdef tuple named
+    cdef dict wanted
+    cdef dict counts
+    cdef str before
+
+    def __init__(self, named):
+        self.named = tuple(named)
+
+    def begin(self, run):
+        """A run begins."""
+        self.wanted = {(entry.before, entry.label, entry.nth): entry.chosen for entry in self.named}
+        self.counts = {}
+        self.before = ""
+
+    cdef Py_ssize_t pick(self, Control control) except -1:
+        cdef Py_ssize_t index = 0
+        cdef list names = [control.name(control.actor(control.enabled[i])) for i in range(control.n)]
+        running = control.running
+        key = (control.name(running) if running is not None else self.before, <object>control.label)
+        count = self.counts.get(key, 0)
+        self.counts[key] = count + 1
+        wanted = self.wanted.get((*key, count))
+        if wanted in names:
+            del self.wanted[(*key, count)]
+            index = names.index(wanted)
+        self.before = names[index]
+        return index
+
+    @property
+    def missed(self) -> list:
+        """What was recorded and did not come, in words."""
+        return [
+            f"{before or 'the start'} never came to its {label} number {count + 1} with {chosen} able to run"
+            for (before, label, count), chosen in self.wanted.items()
+        ]
+
+
+cdef class Replay(Strategy):
+    """Follows a recorded schedule: once by its numbers, and once by the names in it, if there are any.
+
+    ``schedule`` is a Schedule, a file, the code of a report, or a list of decisions.  Decisions that are not there as
+    recorded are made as production would: ``testing.replay`` is for whoever wants to know.  In a Portfolio, before
+    others, it looks first whether an old failure is back.
+    """
+
+    cdef readonly object schedule
+    cdef list ways
+    cdef Strategy now
+    cdef bint checked
+
+    def __init__(self, schedule):
+        self.schedule = load_schedule(schedule)
+        self.start(0)
+
+    def __repr__(self) -> str:
+        return f"Replay({self.schedule.code!r})"
+
+    @property
+    def finished(self) -> bool:
+        """It was followed in each way."""
+        return not self.ways
+
+    def start(self, seed):
+        """A search begins."""
+        self.ways = [Path(self.schedule.path)]
+        if self.schedule.named:
+            self.ways.append(ByName(self.schedule.named))
+
+    def begin(self, run):
+        """A run begins."""
+        self.checked = False
+        self.now = self.ways.pop(0) if self.ways else Path()
+        self.now.begin(run)
+
+    cdef Py_ssize_t pick(self, Control control) except -1:
+        if not self.checked:
+            self.checked = True
+            if control.at_primitives != (self.schedule.preempt == "primitives"):
+                raise ValueError(
+                    f"the schedule was recorded with preempt={self.schedule.preempt!r}: search so, too"
+                )
+        return self.now.pick(control)
+
+
 cdef class Portfolio(Strategy):
     """Takes turns: the first run is what production would do, then each strategy in order, again and again.
 
     ``strategies`` are those that take turns: ``URW``, ``PCT(1)``, ``RandomWalk``, ``POS`` and ``PCT(3)`` unless given.
+    One that has finished is passed over; when an exhaustive one has, so has the portfolio.  ``seed`` is for those that
+    have none of their own, each gets another one from it; None: the seed of the search.
     """
 
     cdef readonly tuple strategies
+    cdef readonly object seed
     cdef Strategy now
     cdef Strategy production
 
-    def __init__(self, *strategies, seed=0):
-        self.strategies = strategies or (
-            URW(seed), PCT(1, seed + 1), RandomWalk(seed + 2), POS(seed + 3), PCT(3, seed + 4)
-        )
+    def __init__(self, *strategies, seed=None):
+        if seed is not None and not isinstance(seed, int):
+            raise TypeError(f"a seed is a whole number, or None for the seed of the search, not {seed!r}")
+        self.seed = seed
+        self.strategies = strategies or (URW(), PCT(1), RandomWalk(), POS(), PCT(3))
         for strategy in self.strategies:
             if not isinstance(strategy, Strategy):
                 raise TypeError(f"a Portfolio is made of strategies, not {strategy!r}")
         self.production = Path()
+        self.start(0)
+
+    def __repr__(self) -> str:
+        seed = [] if self.seed is None else [f"seed={self.seed}"]
+        return f"Portfolio({', '.join([*map(repr, self.strategies), *seed])})"
+
+    @property
+    def exhaustive(self) -> bool:
+        """One of them is."""
+        return any(strategy.exhaustive for strategy in self.strategies)
+
+    @property
+    def footprints(self) -> bool:
+        """One of them needs them."""
+        return any(strategy.footprints for strategy in self.strategies)
+
+    @property
+    def finished(self) -> bool:
+        """An exhaustive one has finished, or all have."""
+        finished = [strategy for strategy in self.strategies if strategy.finished]
+        return len(finished) == len(self.strategies) or any(strategy.exhaustive for strategy in finished)
+
+    def start(self, seed):
+        """A search begins."""
+        cdef Py_ssize_t i
+        for i in range(len(self.strategies)):
+            self.strategies[i].start((seed if self.seed is None else self.seed) + i)
 
     def begin(self, run):
         """A run begins."""
-        self.now = self.production if run == 0 else self.strategies[(run - 1) % len(self.strategies)]
+        cdef Py_ssize_t i
+        cdef Py_ssize_t n = len(self.strategies)
+        self.now = self.production
+        if run > 0:
+            for i in range(run - 1, run - 1 + n):
+                if not self.strategies[i % n].finished:
+                    self.now = self.strategies[i % n]
+                    break
         self.now.begin(run)
 
     cdef Py_ssize_t pick(self, Control control) except -1:
@@ -308,6 +478,3 @@ cdef class Portfolio(Strategy):
         for strategy in self.strategies:
             strategy.over(control)
         return 0
-
-    def __repr__(self) -> str:
-        return f"Portfolio({', '.join(map(repr, self.strategies))})"

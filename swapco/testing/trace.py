@@ -10,6 +10,8 @@ The words:
   yields or ends there is none.
 - A *preemption* is a decision with a current actor in which another one is chosen; a *deviation* is any choice
   but 0; a *path* is the list of choices.
+- A *choice of the environment* (how much of a message arrives) is recorded as a decision too; its "actors" are the
+  numbers below -1, and it does not end a step.
 - A *step* is what one actor does between two moments at which somebody else could have run.
 
 Two runs of one program that follow the same path are the same run: that is all that the algorithms between
@@ -42,6 +44,7 @@ __all__ = [
     "Step",
     "UncontrolledNondeterminism",
     "Watcher",
+    "choices_within",
     "complexity",
     "stripped",
 ]
@@ -179,6 +182,24 @@ class FollowPath:
             return index
         self.diverged = True
         return 0
+
+
+def choices_within(execution: Execution) -> dict[int, list[tuple[int, int]]]:
+    """The choices that the program's environment made: step -> (how many possibilities, which one), in order.
+
+    One that is made in a step which no decision began counts to the last step before it which one did: nobody else
+    could run in between.
+    """
+    found: dict[int, list[tuple[int, int]]] = {}
+    begins = [(step.decision, at) for at, step in enumerate(execution.steps) if step.decision >= 0]
+    begins.reverse()
+    step = 0
+    for number, decision in enumerate(execution.decisions):
+        if begins and begins[-1][0] == number:
+            step = begins.pop()[1]
+        elif decision.enabled[0] < -1:
+            found.setdefault(step, []).append((len(decision.enabled), decision.chosen))
+    return found
 
 
 def stripped(path: Iterable[int]) -> tuple[int, ...]:

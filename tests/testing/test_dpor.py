@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toy import POINT, Body, Main, Program, Semaphore, Shared, World
 from toy_programs import Fibers, main_of, programs, trace_of
 
-from swapco.testing.dpor import DPOR
+from swapco.testing.dpor import EachTrace
 from swapco.testing.exhaust import DepthFirst, exhaust
 from swapco.testing.trace import UncontrolledNondeterminism
 
@@ -33,11 +33,11 @@ def all_of(main: Main, limit: int | None = 600, **options: Any) -> tuple[set[obj
     return outcomes, traces, search.schedules
 
 
-def reduced(main: Main, **options: Any) -> tuple[set[object], list[object], DPOR]:
+def reduced(main: Main, **options: Any) -> tuple[set[object], list[object], EachTrace]:
     """Outcomes and traces of the schedules that DPOR runs to their end."""
     program = Program(main, **options)
     outcomes, traces = set(), []
-    search = DPOR()
+    search = EachTrace()
     for chooser in search:
         execution = program.execute(chooser)
         pruned = search.pruned
@@ -118,7 +118,7 @@ def readers(world: World) -> Body:
 
 @pytest.mark.parametrize("main", [independent, readers])
 def test_independent_steps_need_one_schedule(main: Main) -> None:
-    outcome = exhaust(Program(main).execute, DPOR())
+    outcome = exhaust(Program(main).execute, EachTrace())
     assert (outcome.exhausted, outcome.schedules) == (True, 1)
 
 
@@ -230,7 +230,7 @@ def test_a_deadlock_is_found_and_the_other_outcomes_too() -> None:
 
 
 def test_a_sleeping_run_is_abandoned_early_where_it_can_be_watched() -> None:
-    watched, unwatched = DPOR(), DPOR()
+    watched, unwatched = EachTrace(), EachTrace()
     kinds = []
     # the locks are never released: with two fibers asleep the other two have nothing new to do, and choices are left
     main = main_of([[("put", 0, 1)], [("add", 0)], [("acquire",), ("add", 0)], [("acquire",)]], known=True)
@@ -273,7 +273,7 @@ def test_what_a_failure_hides_is_looked_at() -> None:
 
 def test_without_footprints_there_is_no_reduction() -> None:
     with pytest.raises(ValueError, match="footprints"):
-        exhaust(Program(independent, footprints=False).execute, DPOR())
+        exhaust(Program(independent, footprints=False).execute, EachTrace())
 
 
 def test_a_program_that_depends_on_more_than_the_schedule_is_found_out() -> None:
@@ -293,4 +293,4 @@ def test_a_program_that_depends_on_more_than_the_schedule_is_found_out() -> None
         yield from ()
 
     with pytest.raises(UncontrolledNondeterminism, match="random"):
-        exhaust(Program(main).execute, DPOR())
+        exhaust(Program(main).execute, EachTrace())

@@ -63,7 +63,8 @@ def test_a_program_without_bugs_passes() -> None:
     result = testing.search(correct, schedules=50, save=False)
     assert not result.failed
     assert result.schedules == 50
-    assert result.exception is None and result.schedule is None
+    assert result.exception is None
+    assert result.schedule is None
     assert result.check() is result
 
 
@@ -104,7 +105,8 @@ def test_verify_sees_every_schedule_within_the_bound() -> None:
 
 def test_verify_finds_the_simplest_failure_first() -> None:
     result = testing.verify(lambda: lost_update(3, 2), save=False)
-    assert result.failed and result.minimal
+    assert result.failed
+    assert result.minimal
     assert (result.preemptions, result.deviations) == (1, 1)
     assert not result.exhausted
 
@@ -126,7 +128,8 @@ def test_dpor_runs_fewer_schedules_and_proves_the_same() -> None:
 
     plain = testing.verify(body, preemption_bound=None, save=False)
     reduced = testing.verify(body, strategy="dpor", save=False)
-    assert plain.exhausted and reduced.exhausted
+    assert plain.exhausted
+    assert reduced.exhausted
     assert reduced.schedules < plain.schedules
 
 
@@ -144,7 +147,8 @@ def test_dpor_exhausts_a_semaphore_of_three_fibers(permits: int) -> None:
         swapco.wait([swapco.spawn(work, i) for i in range(3)])
 
     result = testing.verify(body, strategy="dpor", preempt="primitives", save=False)
-    assert result.exhausted and not result.failed
+    assert result.exhausted
+    assert not result.failed
     assert result.schedules <= 100
 
 
@@ -156,7 +160,7 @@ def test_nondeterminism_is_named() -> None:
 
         swapco.wait([swapco.spawn(work) for _ in range(3)])
 
-    generator = random.Random(0)  # noqa: S311
+    generator = random.Random(0)
 
     def chance() -> None:
         def work() -> None:
@@ -280,7 +284,8 @@ def test_a_failure_is_written_and_replayed_from_its_file(tmp_path: Path) -> None
     assert result.path == str(file)
     assert file.stat().st_size <= 1024
     again = testing.replay(lost_update, file)
-    assert again.failed and again.strategy == "replay"
+    assert again.failed
+    assert again.strategy == "replay"
     assert again.deviations == result.deviations
     assert result.schedule is not None
     by_code = testing.replay(lost_update, result.schedule.code)
@@ -293,7 +298,8 @@ def test_a_failure_is_written_and_replayed_from_its_file(tmp_path: Path) -> None
 def test_failures_go_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWAPCO_FAILURES", str(tmp_path / "here"))
     result = testing.search(lost_update)
-    assert result.path is not None and Path(result.path).parent == tmp_path / "here"
+    assert result.path is not None
+    assert Path(result.path).parent == tmp_path / "here"
     assert json.loads(Path(result.path).read_text())["test"].endswith("lost_update")
 
 
@@ -314,7 +320,8 @@ def test_replay_survives_a_change_by_name() -> None:
         assert box == [3]
 
     found = testing.search(lambda: body(False), save=False)
-    assert found.schedule is not None and found.schedule.named
+    assert found.schedule is not None
+    assert found.schedule.named
     assert testing.replay(lambda: body(True), found.schedule).failed
     nameless = found.schedule._replace(named=())
     assert not testing.replay(lambda: body(True), nameless).failed
@@ -406,7 +413,9 @@ def test_check_raises_what_the_body_raised_with_the_report() -> None:
     with pytest.raises(AssertionError) as caught:
         result.check()
     notes = "\n".join(caught.value.__notes__)
-    assert "adder 0" in notes and result.schedule is not None and result.schedule.code in notes
+    assert "adder 0" in notes
+    assert result.schedule is not None
+    assert result.schedule.code in notes
     with pytest.raises(AssertionError):
         result.check()
     assert len(caught.value.__notes__) == 1
@@ -431,7 +440,7 @@ def test_a_search_in_a_process_of_its_own_is_the_same(tmp_path: Path) -> None:
     outputs = set()
     for hash_seed in ("0", "1", "random"):
         environment = dict(os.environ, PYTHONHASHSEED=hash_seed)
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, str(program)], capture_output=True, text=True, timeout=60, env=environment, check=True
         )
         outputs.add(done.stdout)
