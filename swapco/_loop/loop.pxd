@@ -25,7 +25,15 @@ cdef class LoopHub(PollingHub):
     cdef object error
     cdef public object interrupt_handler
     cdef bint looks_dead(self, unsigned int margin) except -1
+    # virtual time: a jump is due when nothing real happens; how often that was looked at; calls of executors under way
+    cdef bint jump_pending
+    cdef int jump_attempts
+    cdef int offloaded
+    cdef bint jumps(self) except -1
+    cdef int prepare_jump(self) except -1
     cdef int jump(self) except -1
+    cdef bint something_real(self) except -1
+    cdef bint has_active_handles(self, unsigned int margin) except -1
     cdef int check_deadlock(self) except -1
 
 

@@ -66,6 +66,9 @@ cdef enum:
     # turns in which a suspicion is looked at: in the first one uvloop's idle handle may still be active
     SUSPICIONS = 3
 
+# how often virtual time looks whether what is real has ended
+_JUMP_RETRY_S = 0.001
+
 
 cdef class _NotingCallSoon:
     """``loop.call_soon`` of a loop with fibers: the same, and notes that a callback waits."""
@@ -75,6 +78,12 @@ cdef class _NotingCallSoon:
     def __call__(self, callback, *args, context=None):
         self.hub.callbacks_waiting = True
         return self.hub.raw_call_soon(self.hub.loop, callback, *args, context=context)
+
+
+class _HeapHandle(asyncio.TimerHandle):
+    """Of a ``call_later`` on our heap: knows its timer, so that ``cancel`` takes it out."""
+
+    __slots__ = ("heap_timer",)
 
 
 cdef class _LoopTimer(Timer):
@@ -146,6 +155,8 @@ cdef class LoopHub(PollingHub):
             and self.looks_dead(0)
         ):
             self.check_deadlock()
+        if self.jump_pending:
+            self.jump()
         self.scheduler.drain()
 
     cdef int request_drain(self) except -1:
@@ -192,8 +203,8 @@ cdef class LoopHub(PollingHub):
     # -- deadlock
 
     cdef int went_idle(self) except -1:
-        if isinstance(self.scheduler.clock, ManualClock) and (<ManualClock>self.scheduler.clock).may_jump():
-            self.jump()
+        if self.jumps():
+            self.prepare_jump()
         # not for ever after fibers have run: a source of wake-ups that the loop does not see (a thread, a signal
         # handler) may be there for hours; and one that goes away later is a missed alarm, which is allowed
         if self.scheduler.switches != self.suspected_at:
@@ -208,32 +219,80 @@ cdef class LoopHub(PollingHub):
             self.poller.wake()
         return 0
 
-    cdef int jump(self) except -1:
-        """Nothing can run, and time is virtual: on to the next deadline, unless I/O may happen before."""
+    # -- virtual time
+
+    cdef bint jumps(self) except -1:
+        """Does time jump when nothing can run?"""
+        return isinstance(self.scheduler.clock, ManualClock) and (<ManualClock>self.scheduler.clock).may_jump()
+
+    cdef int prepare_jump(self) except -1:
+        """No fiber can run.  Callbacks go first; then ``turn`` decides, where libuv's handles can be counted."""
         cdef Scheduler s = self.scheduler
-        cdef FiberCore f
-        cdef long long head_ns = s.timers.head_ns()
-        if len(s.timers) == s.timers.housekeeping or self.callbacks_waiting or s.detached or self.uv_active_requests[0]:
+        if len(s.timers) == s.timers.housekeeping:
             return 0
-        for f in s.fibers():
-            if f._state == BLOCKED and (f.reason == READ or f.reason == WRITE):
-                return 0
+        if self.callbacks_waiting:
+            s.drain_requested = True
+            return self.request_drain()
+        if not self.jump_pending:
+            self.jump_pending = True
+            self.jump_attempts = 0
+            self.poller.wake()
+        return 0
+
+    cdef int jump(self) except -1:
+        """Nothing can run, and time is virtual: on to the next deadline, unless something real may happen before."""
+        cdef Scheduler s = self.scheduler
+        cdef long long head_ns = s.timers.head_ns()
+        self.jump_pending = False
+        if s.runnable() or s.slot.inbox_head != NULL or len(s.timers) == s.timers.housekeeping:
+            return 0
+        if self.callbacks_waiting or self.something_real():
+            self.jump_pending = True
+            self.jump_attempts += 1
+            if self.jump_attempts < SUSPICIONS:
+                # perhaps only because uvloop's idle handle is active still
+                self.poller.wake()
+            else:
+                # what is real takes real time, and its end may be nobody's wake-up
+                uvloop.Loop.call_later(self.loop, _JUMP_RETRY_S, self._look_again)
+            return 0
         if head_ns > (<ManualClock>s.clock)._now_ns:
             (<ManualClock>s.clock)._now_ns = head_ns
-        s.drain_requested = True
-        return self.request_drain()
+        return 0
+
+    def _look_again(self) -> None:
+        """Look again."""
+        self.poller.wake()
+
+    def _call_returned(self, future) -> None:
+        """An executor's call is over."""
+        self.offloaded -= 1
+
+    cdef bint something_real(self) except -1:
+        """A call in a thread, or I/O, that may come to its end before virtual time goes on."""
+        cdef FiberCore f
+        if self.scheduler.detached or self.offloaded or self.has_active_handles(0):
+            return True
+        for f in self.scheduler.fibers():
+            if f._state == BLOCKED and (f.reason == READ or f.reason == WRITE):
+                return True
+        return False
+
+    cdef bint has_active_handles(self, unsigned int margin) except -1:
+        """Is there more in libuv than in an idle loop?  ``margin`` is how many more handles that may have now."""
+        # an idle loop has its wake-up handle, our epoll descriptor and, in the main thread, the signal pipe
+        return self.uv_active_requests[0] or self.uv_active_handles[0] > margin + (
+            3 if threading.current_thread() is threading.main_thread() else 2
+        )
 
     cdef bint looks_dead(self, unsigned int margin) except -1:
         """The cheap conditions; ``margin`` is how many more handles an idle loop may have active now."""
         cdef Scheduler s = self.scheduler
         if s.main is None or s.main._state != BLOCKED or s.external_waits or s.detached:
             return False
-        if len(s.timers) > s.timers.housekeeping or self.callbacks_waiting or self.uv_active_requests[0]:
+        if len(s.timers) > s.timers.housekeeping or self.callbacks_waiting:
             return False
-        # an idle loop has its wake-up handle, our epoll descriptor and, in the main thread, the signal pipe
-        return self.uv_active_handles[0] <= margin + (
-            3 if threading.current_thread() is threading.main_thread() else 2
-        )
+        return not self.has_active_handles(margin)
 
     cdef int check_deadlock(self) except -1:
         cdef Scheduler s = self.scheduler
@@ -398,7 +457,8 @@ class Loop(uvloop.Loop):
         cdef LoopHub hub = self._hub
         cdef _LoopTimer timer = _LoopTimer()
         timer.hub = hub
-        timer.handle = asyncio.TimerHandle(when, callback, args, self, context)
+        timer.handle = _HeapHandle(when, callback, args, self, context)
+        timer.handle.heap_timer = timer
         hub.scheduler.timers.arm(timer, duration_ns(when))
         return timer.handle
 
@@ -406,7 +466,20 @@ class Loop(uvloop.Loop):
         return self._call_at_on_heap(self.time() + max(0, delay), callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle):
-        """asyncio.TimerHandle calls this; a cancelled one does nothing when it fires."""
+        """asyncio.TimerHandle calls this.  A cancelled timer must not be one that virtual time jumps to."""
+        cdef LoopHub hub = self._hub
+        cdef Timer timer = handle.heap_timer
+        if timer._index >= 0:
+            hub.scheduler.timers.disarm(timer)
+
+    def run_in_executor(self, executor, func, *args):
+        """As asyncio's; virtual time waits for the call."""
+        cdef LoopHub hub = self._hub
+        future = uvloop.Loop.run_in_executor(self, executor, func, *args)
+        if hub is not None and hub.jumps():
+            hub.offloaded += 1
+            future.add_done_callback(hub._call_returned)
+        return future
 
 
 cdef LoopHub _make_hub(loop):

@@ -14,7 +14,7 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 from .._loop.compat import get_running_loop
-from .timers import arm_call
+from .timers import CallHandle, arm_call, disarm_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,12 +119,13 @@ class ControlledLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call it at a point in virtual time."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = CallHandle(when, callback, args, self, context)
         arm_call(self._control, when, handle, self._ready)
         return handle
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """A cancelled one does nothing when it fires."""
+    def _timer_handle_cancelled(self, handle: CallHandle) -> None:
+        """asyncio.TimerHandle calls this."""
+        disarm_call(self._control, handle)
 
     def time(self) -> float:
         """Virtual seconds since the run began."""
