@@ -5,8 +5,10 @@ as indices.  *By name*: each decision that production would not have made, as th
 how many such moments of that actor there had been, and the actor that ran instead.  A change that adds a decision early
 in the program breaks the numbers and leaves the names; renaming a fiber breaks the names only.
 
-The file is JSON, at most 1 KB for a schedule that was shrunk; ``code`` is the same in one word, for the source of a
-test.  Numbers are stored as the gaps between the decisions that are not 0, so that what production does costs nothing.
+The file is JSON, at most 1 KB for a schedule that was shrunk: where names are long, those of the last decisions are left
+out.  ``code`` is the path in one word, for the source of a test.  Numbers are stored as the gaps between the decisions
+that are not 0, so that what production does costs nothing.  Codes and files come from anywhere: what is none is refused
+before it takes memory.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
@@ -22,6 +25,11 @@ from typing import Any, NamedTuple
 __all__ = ["Named", "Schedule", "load_schedule"]
 
 _FORMAT = 1
+#: Decisions that a code may have.
+_MOST_DECISIONS = 5_000_000
+#: Bytes of a file besides the path.
+_ROOM = 700
+_GAPS = re.compile(r"\d{1,9}(:\d{1,9})?(,\d{1,9}(:\d{1,9})?)*", re.ASCII)
 
 
 class Named(NamedTuple):
@@ -64,26 +72,37 @@ class Schedule(NamedTuple):
         text = code
         try:
             if code.startswith("z"):
-                text = zlib.decompress(base64.urlsafe_b64decode(code[1:] + "=" * (-len(code[1:]) % 4))).decode()
+                text = _unpacked(code[1:])
             preempt = "primitives" if text.endswith("!") else "points"
-            return cls(tuple(_path(text.rstrip("!").split(","))), preempt=preempt)
+            return cls(_path(text.removesuffix("!")), preempt=preempt)
         except (ValueError, zlib.error) as error:
-            raise ValueError(f"{code!r} is no schedule: copy it from the report of a failure") from error
+            shown = code if len(code) <= 100 else code[:100] + "..."
+            raise ValueError(f"{shown!r} is no schedule: copy it from the report of a failure") from error
 
     def to_json(self) -> str:
         """The file's content."""
+        path = self.code.rstrip("!")
+        named = [list(entry) for entry in self.named]
         fields: dict[str, Any] = {
             "swapco schedule": _FORMAT,
-            "test": self.test,
+            "test": self.test[-300:],
             "failure": self.failure[:200],
             "preempt": self.preempt,
-            "path": self.code.rstrip("!"),
-            "named": [list(entry) for entry in self.named],
+            "path": path,
+            "named": named,
         }
         text = json.dumps(fields, indent=1)
-        if len(text) > 1000:
-            fields["named"] = fields["named"][:8] if len(self.named) > 8 else fields["named"]
+        while len(text) - len(path) > _ROOM:
             text = json.dumps(fields, separators=(",", ":"))
+            if len(text) - len(path) > _ROOM:
+                if named:
+                    named.pop()
+                elif len(fields["failure"]) > 50:
+                    fields["failure"] = fields["failure"][:50]
+                elif fields["test"]:
+                    fields["test"] = fields["test"][10:]
+                else:
+                    break
         return text + "\n"
 
     @classmethod
@@ -93,14 +112,16 @@ class Schedule(NamedTuple):
             fields = json.loads(text)
             if fields.get("swapco schedule") != _FORMAT:
                 raise ValueError(f"format {fields.get('swapco schedule')!r}, not {_FORMAT}")
+            if fields["preempt"] not in ("points", "primitives"):
+                raise ValueError(f"preempt {fields['preempt']!r}")
             return cls(
                 cls.from_code(fields["path"]).path,
                 tuple(Named(str(a), str(b), int(c), str(d)) for a, b, c, d in fields["named"]),
                 str(fields["test"]),
                 str(fields["failure"]),
-                str(fields["preempt"]),
+                fields["preempt"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"this is no schedule of swapco.testing: {error}") from error
 
     def save(self, file: str | os.PathLike[str]) -> None:
@@ -115,7 +136,7 @@ class Schedule(NamedTuple):
 def load_schedule(source: str | os.PathLike[str] | Schedule | Sequence[int]) -> Schedule:
     """A schedule from a file, from its ``code``, or from a list of decisions.
 
-    ValueError for something else; FileNotFoundError.
+    ValueError and TypeError for something else; FileNotFoundError.
     """
     if isinstance(source, Schedule):
         return source
@@ -124,6 +145,8 @@ def load_schedule(source: str | os.PathLike[str] | Schedule | Sequence[int]) -> 
         if os.path.exists(text) or text.endswith(".json") or os.sep in text:
             return Schedule.from_json(FilePath(text).read_text())
         return Schedule.from_code(text)
+    if not isinstance(source, Sequence) or not all(isinstance(choice, int) and choice >= 0 for choice in source):
+        raise TypeError(f"a schedule is a file, a code, or a list of decisions (numbers from 0 on), not {source!r}")
     return Schedule(tuple(source))
 
 
@@ -138,12 +161,27 @@ def _gaps(path: Iterable[int]) -> Iterable[str]:
         gap = 0
 
 
-def _path(gaps: Iterable[str]) -> Iterable[int]:
-    for gap in gaps:
-        if gap in ("", "-"):
-            continue
-        zeros, _, choice = gap.partition(":")
-        if int(zeros) < 0 or (choice and int(choice) < 1):
-            raise ValueError("a negative number")
-        yield from (0 for _ in range(int(zeros)))
-        yield int(choice or 1)
+def _path(gaps: str) -> tuple[int, ...]:
+    if gaps in ("", "-"):
+        return ()
+    if not _GAPS.fullmatch(gaps):
+        raise ValueError("not a list of gaps")
+    entries = [(int(zeros), int(choice or 1)) for zeros, _, choice in (gap.partition(":") for gap in gaps.split(","))]
+    if len(entries) + sum(zeros for zeros, _ in entries) > _MOST_DECISIONS:
+        raise ValueError(f"more than {_MOST_DECISIONS} decisions")
+    path: list[int] = []
+    for zeros, choice in entries:
+        if choice < 1:
+            raise ValueError("a decision that is none")
+        path += [0] * zeros
+        path.append(choice)
+    return tuple(path)
+
+
+def _unpacked(text: str) -> str:
+    packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    unpacker = zlib.decompressobj()
+    found = unpacker.decompress(packed, 2 * _MOST_DECISIONS)
+    if not unpacker.eof:
+        raise ValueError("too long, or cut off")
+    return found.decode("ascii")
