@@ -31,7 +31,33 @@ from .story import HANDOFF, LOOP, Ending, Moment, Story, headline_of
 if TYPE_CHECKING:
     from .search import Result
 
-__all__ = ["clean", "deviation_words", "labels_of", "shortened", "summary", "text_report"]
+__all__ = [
+    "COULD_RUN",
+    "ENDED",
+    "RUNS",
+    "WAITS",
+    "States",
+    "again_and_again",
+    "clean",
+    "deviation_words",
+    "failing_segments",
+    "fitted",
+    "fold",
+    "folded_words",
+    "has_context",
+    "how_to_replay",
+    "labels_of",
+    "lanes_of",
+    "shortened",
+    "source_lines",
+    "summary",
+    "text_report",
+    "wait_words",
+    "what_it_did",
+]
+
+#: What a fiber does while another one's segment runs.
+RUNS, COULD_RUN, WAITS, ENDED = "#", ":", ".", " "
 
 _WIDTH = 100
 #: Lines that the listing may have.
@@ -53,9 +79,9 @@ def text_report(result: Result) -> str:
         if story is not None and story.moments:
             parts.append(_listing(result, story))
             if isinstance(result.exception, StepBoundExceeded):
-                parts.append(_again_and_again(story))
+                parts.append(again_and_again(story))
             parts.append(_waits(result, story))
-        parts.append(_what_to_do(result))
+        parts.append(how_to_replay(result))
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -131,24 +157,27 @@ def _size(preemptions: int, deviations: int) -> str:
 
 def _listing(result: Result, story: Story) -> list[str]:
     segments = segments_of(story)
-    kept = _fold(segments, _LISTING)
+    kept = fold(segments, _LISTING)
     names = labels_of([*story.fibers, *story.actors], _NAME)
-    picture = _Picture(_lanes(story, segments))
+    lanes = lanes_of(story, segments)
+    lanes = lanes if 1 < len(lanes) <= _PICTURE else []
+    states = States()
     waits = waits_at_end(story, result.exception)
     waiting = {wait.fiber: wait for wait in waits}
     failing = failing_segments(result, segments, waits)
     width = max(len(names[segments[at].actor]) for at in kept)
     timed = any(segment.time > 0 for segment in segments)
-    context = sum(1 for segment in segments if segment.number) <= _WITH_CONTEXT
     lines = ["What happened (# runs, : could run, . waits, ! fails; >>> production would not have done that):", ""]
     clock = -1.0
     expected = 0
     for at, segment in enumerate(segments):
-        columns = picture.show(segment)
+        now = states.begin(segment)
+        columns = "".join(now.get(name, ENDED) for name in lanes) + ("  " if lanes else "")
+        states.end(segment)
         if at not in kept:
             continue
         if at != expected:
-            lines.append(_folded(segments[expected:at], names))
+            lines.append(folded_words(segments[expected:at], names))
         expected = at + 1
         if segment.number:
             mark = f">>> {segment.number}  "
@@ -161,11 +190,10 @@ def _listing(result: Result, story: Story) -> list[str]:
         indent = " " * (len(begin) + 2)
         place, words = what_it_did(segment, story, names, waiting)
         lines += [line.rstrip() for line in _wrapped(begin + ", ".join(words), _WIDTH, indent)]
-        following = segments[at + 1].begins if segment.stops is not None else None
-        if place is not None and context and following is not None and following.deviates and following.left == place:
-            lines += _around(place, indent)
-        elif place is not None:
-            lines.append(_shown(f"{indent}{clean(place.short)}  {clean(place.source)}".rstrip(), _WIDTH))
+        code = source_lines(place, around=has_context(segments, at, place))
+        called = max((len(short) for short, _, _ in code), default=0)
+        for short, text, marked in code:
+            lines.append(fitted(f"{indent[:-2]}{'> ' if marked else '  '}{short:{called}}  {text}".rstrip(), _WIDTH))
     return lines
 
 
@@ -184,7 +212,7 @@ def what_it_did(
     if stops is None:
         wait = waiting.get(actor)
         if wait is not None:
-            return wait.place, [*words, f"waits{_for(wait.wants, wait.owner, names)}"]
+            return wait.place, [*words, f"waits{wait_words(wait.wants, wait.owner, names)}"]
         if actor in story.unfinished:
             return None, words or ["runs"]
         return (None, [*words, "ends"]) if ending is None else (ending.place, [*words, f"raises {_error(ending)}"])
@@ -196,21 +224,21 @@ def what_it_did(
 
 
 def _error(ending: Ending) -> str:
-    return _shown(ending.exception, 200)
+    return fitted(ending.exception, 200)
 
 
 def _begin_words(segment: Segment, story: Story) -> list[str]:
     if segment.actor not in story.fibers:
         if segment.actor == LOOP:
-            return [f"calls {_shown(segment.begins.does, 40) or 'something'}"]
+            return [f"calls {fitted(segment.begins.does, 40) or 'something'}"]
         return ["fires"]
     words = []
     if segment.woken_by:
         by = segment.woken_by[-1]
-        words.append(f"woken by {'its timer' if by == f'timer of {segment.actor}' else _shown(by, 40)}")
+        words.append(f"woken by {'its timer' if by == f'timer of {segment.actor}' else fitted(by, 40)}")
     if segment.first:
         start = story.spawned_at.get(segment.actor)
-        words.append(f"starts {_shown(start.function, 30)}" if start is not None else "starts")
+        words.append(f"starts {fitted(start.function, 30)}" if start is not None else "starts")
     return words
 
 
@@ -218,7 +246,7 @@ def _stop_words(stops: Moment, names: dict[str, str]) -> list[str]:
     if stops.label == HANDOFF:
         return [f"hands over to {names[stops.chosen]}"]
     if stops.waits_for:
-        return [f"waits{_for(stops.wants or stops.waits_for, stops.owner, names)}"]
+        return [f"waits{wait_words(stops.wants or stops.waits_for, stops.owner, names)}"]
     if stops.possibilities:
         return ["asks for a choice"]
     if stops.preemption:
@@ -226,13 +254,13 @@ def _stop_words(stops: Moment, names: dict[str, str]) -> list[str]:
     return ["yields"] if stops.label == "yield" else ["stops"] if stops.switches else []
 
 
-def _for(wants: str, owner: str, names: dict[str, str]) -> str:
+def wait_words(wants: str, owner: str, names: dict[str, str]) -> str:
     """`` for Lock 2, which worker has``, or so."""
     if not wants:
         return ""
     if owner and wants == f"the end of {owner}":
         return f" for the end of {names[owner]}"
-    return f" {'in' if '()' in wants else 'for'} {_shown(wants, 60)}" + (f", which {names[owner]} has" if owner else "")
+    return f" {'in' if '()' in wants else 'for'} {fitted(wants, 60)}" + (f", which {names[owner]} has" if owner else "")
 
 
 def _listed(verb: str, whom: Sequence[str], names: dict[str, str]) -> list[str]:
@@ -262,7 +290,7 @@ def deviation_words(moment: Moment, names: dict[str, str]) -> str:
     at = f" at {clean(moment.left.short)}" if moment.left is not None else ""
     if moment.possibilities:
         return (
-            f"CHOICE{at}: {_shown(moment.label, 40)} comes to {moment.choice} of 0 to {moment.possibilities - 1}; "
+            f"CHOICE{at}: {fitted(moment.label, 40)} comes to {moment.choice} of 0 to {moment.possibilities - 1}; "
             "in production it would be 0"
         )
     usual = names.get(moment.enabled[0], clean(moment.enabled[0]))
@@ -272,47 +300,53 @@ def deviation_words(moment: Moment, names: dict[str, str]) -> str:
     return f"OTHER ORDER: in production {usual} would be next; {chosen} runs instead"
 
 
-def _around(place: Place, indent: str) -> list[str]:
-    """The line, with the ones above and below it that are not empty."""
+def has_context(segments: Sequence[Segment], at: int, place: Place | None) -> bool:
+    """Are the lines around the place shown, too?  Where a deviation interrupts, unless there are many."""
+    following = segments[at + 1].begins if at + 1 < len(segments) else None
+    if place is None or following is None or not following.deviates or following.left != place:
+        return False
+    return sum(1 for segment in segments if segment.number) <= _WITH_CONTEXT
+
+
+def source_lines(place: Place | None, *, around: bool) -> list[tuple[str, str, bool]]:
+    """``file.py:12``, its text, and whether it is *the* line; ``around``: between those above and below it."""
+    if place is None:
+        return []
     source = linecache.getlines(place.file)
-    if not 0 < place.line <= len(source):
-        return [f"{indent}{clean(place.short)}"]
+    if not around or not 0 < place.line <= len(source):
+        return [(clean(place.short), clean(place.source), False)]
     above = next((at for at in range(place.line - 1, 0, -1) if source[at - 1].strip()), 0)
     below = next((at for at in range(place.line + 1, len(source) + 1) if source[at - 1].strip()), 0)
     texts = {at: clean(source[at - 1].rstrip().expandtabs(4)) for at in (above, place.line, below) if at}
     margin = min(len(text) - len(text.lstrip()) for text in texts.values())
     name = clean(os.path.basename(place.file))
-    shorts = {at: f"{name}:{at}" for at in texts}
-    width = max(map(len, shorts.values()))
-    return [
-        _shown(f"{indent[:-2]}{'> ' if at == place.line else '  '}{shorts[at]:{width}}  {text[margin:]}", _WIDTH)
-        for at, text in texts.items()
-    ]
+    return [(f"{name}:{at}", text[margin:], at == place.line) for at, text in texts.items()]
 
 
-class _Picture:
-    """A column for each fiber: what it does while a segment runs."""
+class States:
+    """What each fiber does while a segment runs: RUNS, COULD_RUN, WAITS or ENDED, by name."""
 
-    def __init__(self, lanes: Sequence[str]) -> None:
-        self._lanes = lanes if 1 < len(lanes) <= _PICTURE else ()
-        self._states: dict[str, str] = {}
+    def __init__(self) -> None:
+        self.now: dict[str, str] = {}
 
-    def show(self, segment: Segment) -> str:
-        """The columns of the next segment."""
-        states = self._states
+    def begin(self, segment: Segment) -> dict[str, str]:
+        """The next segment begins; the states while it runs."""
         for name in segment.begins.enabled:
-            states[name] = ":"
-        states[segment.actor] = "#"
-        shown = "".join(states.get(name, " ") for name in self._lanes)
+            self.now[name] = COULD_RUN
+        self.now[segment.actor] = RUNS
+        return self.now
+
+    def end(self, segment: Segment) -> dict[str, str]:
+        """It is over; the states until the next one begins."""
         stops = segment.stops
         if stops is not None:
-            states[segment.actor] = " " if stops.outcome else "." if stops.waits_for else ":"
+            self.now[segment.actor] = ENDED if stops.outcome else WAITS if stops.waits_for else COULD_RUN
         for name in (*segment.woke, *segment.spawned):
-            states[name] = ":"
-        return shown + "  " if shown else ""
+            self.now[name] = COULD_RUN
+        return self.now
 
 
-def _lanes(story: Story, segments: Iterable[Segment]) -> list[str]:
+def lanes_of(story: Story, segments: Iterable[Segment]) -> list[str]:
     """The fibers, and the event loop if it did something that is worth a row."""
     return [*story.fibers, *([LOOP] if any(segment.actor == LOOP for segment in segments) else [])]
 
@@ -334,7 +368,7 @@ def failing_segments(result: Result, segments: Sequence[Segment], waits: Sequenc
 # ------------------------------------------------------------------------------------------------------ folding
 
 
-def _fold(segments: Sequence[Segment], room: int) -> set[int]:
+def fold(segments: Sequence[Segment], room: int) -> set[int]:
     """The segments that are shown, so that they take about ``room`` lines."""
     heights = [5 if segment.number else 2 for segment in segments]
     if sum(heights) <= room:
@@ -357,18 +391,18 @@ def _fold(segments: Sequence[Segment], room: int) -> set[int]:
     return kept | {at for at in range(1, last) if at - 1 in kept and at + 1 in kept}
 
 
-def _folded(hidden: Sequence[Segment], names: dict[str, str]) -> str:
+def folded_words(hidden: Sequence[Segment], names: dict[str, str]) -> str:
     actors = list(dict.fromkeys(names.get(segment.actor, clean(segment.actor)) for segment in hidden))
     who = ", ".join(actors[:4]) + (f" and {len(actors) - 4} more" if len(actors) > 4 else "")
     deviating = sum(1 for segment in hidden if segment.number)
     how = f"with {_count(deviating, 'deviation')}" if deviating else "as in production"
-    return _shown(f"      ... {_count(len(hidden), 'switch', 'switches')} {how}: {who}", _WIDTH)
+    return fitted(f"      ... {_count(len(hidden), 'switch', 'switches')} {how}: {who}", _WIDTH)
 
 
 # ------------------------------------------------------------------------------------------------------- the end
 
 
-def _again_and_again(story: Story) -> list[str]:
+def again_and_again(story: Story) -> list[str]:
     """Where an endless run spends its time."""
     last = story.moments[-1000:]
     counts = collections.Counter((moment.before, moment.left) for moment in last)
@@ -376,7 +410,7 @@ def _again_and_again(story: Story) -> list[str]:
     names = labels_of([name for name, _ in counts], _NAME)
     for (name, place), count in counts.most_common(6):
         where = f"{clean(place.short)}  {clean(place.source)}" if place is not None else ""
-        lines.append(_shown(f"  {count:5} x {names[name]}  {where}".rstrip(), _WIDTH))
+        lines.append(fitted(f"  {count:5} x {names[name]}  {where}".rstrip(), _WIDTH))
     return lines
 
 
@@ -394,7 +428,7 @@ def _waits(result: Result, story: Story) -> list[str]:
         if cycle and at < cycle:
             bar = "." if at == 0 else "'" if at == cycle - 1 else "|"
         wants = "the end" if wait.owner and wait.wants == f"the end of {wait.owner}" else wait.wants or "?"
-        rows.append((bar, names[wait.fiber], _shown(wants, 36), names[wait.owner] if wait.owner else "nobody", wait))
+        rows.append((bar, names[wait.fiber], fitted(wants, 36), names[wait.owner] if wait.owner else "nobody", wait))
     first = max(len(row[1]) for row in rows)
     second = max(len(row[2]) for row in rows)
     third = max(len(row[3]) for row in rows)
@@ -407,13 +441,14 @@ def _waits(result: Result, story: Story) -> list[str]:
         arrow = {".": ".->", "'": "'--", "|": "|  "}.get(bar, "   ") if cycle > 1 else "   "
         where = f"{clean(wait.place.short)}  {clean(wait.place.source)}" if wait.place is not None else ""
         line = f"  {arrow} {who:{first}}  -- {what + ' ':-<{second + 1}}--> {owner:{third}}  {where}"
-        lines.append(_shown(line.rstrip(), _WIDTH))
+        lines.append(fitted(line.rstrip(), _WIDTH))
     if len(waits) > len(shown):
         lines.append(f"      ... and {len(waits) - len(shown)} more")
     return lines
 
 
-def _what_to_do(result: Result) -> list[str]:
+def how_to_replay(result: Result, *, picture: bool = True) -> list[str]:
+    """The calls that run the schedule again, and the one that draws it."""
     body = result.test.rsplit(".", 1)[-1]
     body = body if body.isidentifier() else "body"
     if isinstance(result.exception, UncontrolledNondeterminism):
@@ -433,7 +468,7 @@ def _what_to_do(result: Result) -> list[str]:
         lines.append(f'    @testing.explore(replay="{code}")  # above the test')
     elif result.path is None:
         lines.append('    result.schedule.save("schedule.json"); testing.replay(' + body + ', "schedule.json")')
-    if result.story is not None and result.story.moments:
+    if picture and result.story is not None and result.story.moments:
         lines.append('    result.save_svg("schedule.svg")  # as a picture')
     return lines
 
@@ -473,7 +508,7 @@ def labels_of(names: Iterable[str], width: int) -> dict[str, str]:
     return labels
 
 
-def _shown(text: str, width: int) -> str:
+def fitted(text: str, width: int) -> str:
     """At most ``width`` printable characters: the end of what is longer is left out."""
     text = clean(text)
     return text if len(text) <= width else text[: width - 3].rstrip() + "..."
