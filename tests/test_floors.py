@@ -54,6 +54,7 @@ FLOORS: list[tuple[str, ...]] = [
     # for tests of programs: may use all of it, and nothing uses it
     (
         "testing.trace",
+        "testing.owners",
         "testing.places",
         "testing.schedule",
         "testing.history",

@@ -7,12 +7,13 @@ import contextlib
 import inspect
 import linecache
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["Place", "is_library", "place_of_exception", "place_of_frame"]
+__all__ = ["Place", "is_library", "place_of_exception", "place_of_fiber", "place_of_frame", "suspended"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = (
@@ -70,3 +71,25 @@ def place_of_exception(exception: BaseException) -> Place | None:
             found = Place(code.co_filename, traceback.tb_lineno, code.co_name)
         traceback = traceback.tb_next
     return found
+
+
+def place_of_fiber(fiber: Any, frame: FrameType | None) -> Place | None:
+    """Where a fiber is: in the coroutine that it drives, if that is suspended, or else on its own stack."""
+    found = None
+    for _, inner in suspended(fiber):
+        if not is_library(inner.f_code.co_filename):
+            found = Place(inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_name)
+    return found or place_of_frame(frame)
+
+
+def suspended(fiber: Any) -> Iterator[tuple[Any, FrameType]]:
+    """The coroutines that a fiber drives, from the outermost on, if they have left the stack."""
+    awaited = fiber.get_coro() if hasattr(fiber, "get_coro") else None
+    while awaited is not None:
+        following = None
+        for prefix, below in (("cr", "await"), ("gi", "yieldfrom"), ("ag", "await")):
+            frame = getattr(awaited, f"{prefix}_frame", None)
+            if frame is not None and not getattr(awaited, f"{prefix}_running", False):
+                yield awaited, frame
+                following = getattr(awaited, f"{prefix}_{below}", None)
+        awaited = following

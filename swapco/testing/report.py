@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from .errors import LostWakeup, ReplayDivergence, StepBoundExceeded, UncontrolledNondeterminism
 from .places import Place
-from .segments import Segment, Wait, cycle_of, segments_of, waits_at_end
-from .story import HANDOFF, LOOP, Ending, Moment, Story, headline_of
+from .segments import Segment, cycle_of, segments_of, waits_at_end
+from .story import HANDOFF, LOOP, Ending, Moment, Story, Wait, headline_of
 
 if TYPE_CHECKING:
     from .search import Result
@@ -260,7 +260,8 @@ def wait_words(wants: str, owner: str, names: dict[str, str]) -> str:
         return ""
     if owner and wants == f"the end of {owner}":
         return f" for the end of {names[owner]}"
-    return f" {'in' if '()' in wants else 'for'} {fitted(wants, 60)}" + (f", which {names[owner]} has" if owner else "")
+    has = f", which {names[owner]} has" if owner and not wants.startswith("the end of ") else ""
+    return f" {'in' if '()' in wants else 'for'} {fitted(wants, 60)}{has}"
 
 
 def _listed(verb: str, whom: Sequence[str], names: dict[str, str]) -> list[str]:
@@ -404,13 +405,14 @@ def folded_words(hidden: Sequence[Segment], names: dict[str, str]) -> str:
 
 def again_and_again(story: Story) -> list[str]:
     """Where an endless run spends its time."""
-    last = story.moments[-1000:]
-    counts = collections.Counter((moment.before, moment.left) for moment in last)
-    lines = [f"Its last {_count(len(last), 'moment')}:"]
-    names = labels_of([name for name, _ in counts], _NAME)
-    for (name, place), count in counts.most_common(6):
+    last = [moment for moment in story.moments[-1000:] if moment.before]
+    counts = collections.Counter((moment.before, moment.left) for moment in last).most_common(6)
+    names = labels_of([name for (name, _), _ in counts], _NAME)
+    width = max(map(len, names.values()), default=0)
+    lines = [f"Where it was interrupted, in its last {_count(len(last), 'moment')}:"]
+    for (name, place), count in counts:
         where = f"{clean(place.short)}  {clean(place.source)}" if place is not None else ""
-        lines.append(fitted(f"  {count:5} x {names[name]}  {where}".rstrip(), _WIDTH))
+        lines.append(fitted(f"  {count:5} x {names[name]:{width}}  {where}".rstrip(), _WIDTH))
     return lines
 
 

@@ -248,7 +248,7 @@ def _tell(program: Program, result: Result, execution: Execution) -> None:
     result.deviations = execution.deviations
     teller = Teller()
     path = execution.path
-    outcome = program.run(Path(path), watcher=teller)
+    outcome = program.run(_Told(path, teller), watcher=teller)
     if outcome.kind == "aborted":
         assert outcome.exception is not None
         raise outcome.exception
@@ -259,6 +259,18 @@ def _tell(program: Program, result: Result, execution: Execution) -> None:
         path.pop()
     place = _first_line(result.exception)
     result.schedule = Schedule(tuple(path), result.story.named, result.test, place, program.preempt)
+
+
+class _Told(Path):
+    """Follows a schedule, and lets the teller look at the end before the fibers that are left are ended."""
+
+    def __init__(self, path: Sequence[int], teller: Teller) -> None:
+        super().__init__(path)
+        self._teller = teller
+
+    def end(self, control: Any) -> None:
+        """The run is over."""
+        self._teller.over(control)
 
 
 def _must_repeat(program: Program, before: Execution) -> None:

@@ -8,15 +8,14 @@ says what woke it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .errors import Deadlock, FiberLeak
 from .places import Place
-from .story import Moment, Story
+from .story import Moment, Story, Wait
 
-__all__ = ["Segment", "Wait", "cycle_of", "segments_of", "waits_at_end"]
+__all__ = ["Segment", "cycle_of", "segments_of", "waits_at_end"]
 
 
 class Segment(NamedTuple):
@@ -48,34 +47,11 @@ class Segment(NamedTuple):
         return self.begins.time
 
 
-class Wait(NamedTuple):
-    """A fiber that waits when the run is over."""
-
-    fiber: str
-    wants: str
-    """What it waits for, in words; "" if that is not known."""
-    owner: str
-    """The fiber that must act before it can go on; "" if there is none."""
-    place: Place | None
-
-
 def waits_at_end(story: Story, exception: BaseException | None) -> tuple[Wait, ...]:
-    """Who waits for what when nothing can run any more; a cycle, if there is one, comes first and in its order.
-
-    Whoever ran last was not seen to stop: what it waits for is in the message of the exception.
-    """
-    if not isinstance(exception, Deadlock | FiberLeak) or not story.moments:
+    """Who waits for what if nothing can run any more; a cycle, if there is one, comes first and in its order."""
+    if not isinstance(exception, Deadlock | FiberLeak):
         return ()
-    found: dict[str, Wait] = {}
-    for moment in story.moments:
-        if moment.waits_for:
-            found[moment.before] = Wait(moment.before, moment.wants, moment.owner, moment.left)
-        if not moment.possibilities:
-            found.pop(moment.chosen, None)
-    last = story.moments[-1].chosen
-    if last in story.unfinished:
-        found[last] = _in_message(str(exception), last, story.fibers)
-    ordered = {name: found[name] for name in story.fibers if name in found}
+    ordered = {wait.fiber: wait for wait in story.waits}
     cycle = cycle_of({wait.fiber: wait.owner for wait in ordered.values()})
     return tuple([ordered.pop(name) for name in cycle] + list(ordered.values()))
 
@@ -91,29 +67,6 @@ def cycle_of(owners: dict[str, str]) -> list[str]:
         if name in chain:
             return chain[chain.index(name) :]
     return []
-
-
-def _in_message(message: str, name: str, names: Iterable[str]) -> Wait:
-    """What the message of a Deadlock says about a fiber."""
-    start = f"  {name!r} waits for "
-    lines = message.split("\n")
-    at = next((at for at, line in enumerate(lines) if line.startswith(start)), -1)
-    if at < 0:
-        return Wait(name, "", "", None)
-    words, owner, place = lines[at][len(start) :], "", None
-    for other in names:
-        if words.endswith(f", owned by {other!r}"):
-            words, owner = words.removesuffix(f", owned by {other!r}"), other
-        elif words == f"the end of fiber {other!r}":
-            words, owner = f"the end of {other}", other
-    where = re.fullmatch(r"      at (.*):(\d+) in (.*)", lines[at + 1] if at + 1 < len(lines) else "")
-    if where is not None:
-        place = Place(where[1], int(where[2]), where[3])
-    return Wait(name, re.sub(r"<(\w+)[ ,].*>", _one, words), owner, place)
-
-
-def _one(found: re.Match[str]) -> str:
-    return f"{'an' if found[1][0] in 'AEIO' else 'a'} {found[1]}"
 
 
 def segments_of(story: Story) -> tuple[Segment, ...]:

@@ -22,22 +22,24 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import Unwinding
-from .places import Place, is_library, place_of_exception, place_of_frame
+from .owners import cycle_of, members_of, owners_of
+from .places import Place, is_library, place_of_exception, place_of_fiber, suspended
 from .schedule import Named
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Ending", "Moment", "Story", "Teller", "headline_of"]
+__all__ = ["Ending", "Moment", "Story", "Teller", "Wait", "headline_of"]
 
 #: The label of a switch that was no decision: somebody called ``switch_to``, or what it called has returned.
 HANDOFF = "handoff"
 #: The actor that runs callbacks.
 LOOP = "the event loop"
+#: Stands for a name that is not known yet.
+_TARGET = "\0"
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -97,6 +99,17 @@ class Ending(NamedTuple):
     """The line that raised it."""
 
 
+class Wait(NamedTuple):
+    """A fiber that waits when the run is over."""
+
+    fiber: str
+    wants: str
+    """What it waits for, in words; "" if that is not known."""
+    owner: str
+    """The fiber that must act before it can go on: the next in a cycle, or the first of several; "" if there is none."""
+    place: Place | None
+
+
 class Story(NamedTuple):
     """A run, moment by moment."""
 
@@ -113,6 +126,8 @@ class Story(NamedTuple):
     """The fibers that ended by an exception."""
     unfinished: frozenset[str] = frozenset()
     """The fibers that had not ended when the run was over."""
+    waits: tuple[Wait, ...] = ()
+    """Those of them that waited, in the order in which they were spawned."""
 
     @property
     def deviations(self) -> tuple[Moment, ...]:
@@ -151,6 +166,7 @@ class Teller:
         self._targets: dict[str, list[Any]] = {}
         # moments at which somebody begins to wait: how to say it, and for what
         self._wants: dict[int, tuple[str, Any]] = {}
+        self._waits: list[tuple[Wait, str, Any]] = []
 
     def __call__(self, control: Any, chosen: int) -> None:
         """Called by the control at each moment."""
@@ -158,7 +174,7 @@ class Teller:
         enabled, current, label = control.moment()
         self._learn_names()
         running = control.running
-        here = None if running is None else _place_of(running, _caller())
+        here = None if running is None else place_of_fiber(running, _caller())
         decision = self._decision(enabled, label, chosen)
         if enabled[0] < -1:
             self._environment(running, here, label, len(enabled), chosen, decision)
@@ -169,7 +185,7 @@ class Teller:
         if actor is running:
             resumes = here
         elif self._is_fiber(enabled[chosen]) and actor.state != "NEW":
-            resumes = _place_of(actor, actor.frame)
+            resumes = place_of_fiber(actor, actor.frame)
         name = self._names[enabled[chosen]]
         self._moments.append(
             Moment(
@@ -193,6 +209,20 @@ class Teller:
             self._order[name] = _start_of(actor)
         self._chosen = enabled[chosen]
 
+    def over(self, control: Any) -> None:
+        """Called when the run is over, and its fibers have not been ended yet."""
+        self._control = control
+        self._learn_names()
+        waiting = [fiber for fiber in control.fibers if fiber is not None and fiber.wait_reason is not None]
+        cycle = cycle_of(waiting, owners_of)
+        following = {id(fiber): after for fiber, after in zip(cycle, [*cycle[1:], *cycle[:1]], strict=True)}
+        for fiber in waiting:
+            owners = [following[id(fiber)]] if id(fiber) in following else owners_of(fiber)
+            owner = next((self._names[self._ids[id(other)]] for other in owners if id(other) in self._ids), "")
+            words, target = self._words_of(fiber)
+            wait = Wait(self._names[self._ids[id(fiber)]], "", owner, place_of_fiber(fiber, fiber.frame))
+            self._waits.append((wait, words, target))
+
     def story(self) -> Story:
         """What was collected; call it when the run is over."""
         fibers, endings, unfinished = [], {}, []
@@ -210,7 +240,8 @@ class Teller:
                     endings[name] = Ending(headline_of(error), place_of_exception(error))
         moments = list(self._moments)
         for at, (words, target) in self._wants.items():
-            moments[at] = moments[at]._replace(wants=words.format(self._name_of_target(target)))
+            moments[at] = moments[at]._replace(wants=self._with_target(words, target))
+        waits = [wait._replace(wants=self._with_target(words, target)) for wait, words, target in self._waits]
         return Story(
             tuple(moments),
             tuple(self._order),
@@ -219,6 +250,7 @@ class Teller:
             tuple(fibers),
             endings,
             frozenset(unfinished),
+            tuple(waits),
         )
 
     # -- names
@@ -295,7 +327,7 @@ class Teller:
         self._moments.append(
             Moment(
                 self._names[number],
-                None if done else _place_of(actor, actor.frame),
+                None if done else place_of_fiber(actor, actor.frame),
                 HANDOFF,
                 waits_for,
                 to,
@@ -315,29 +347,38 @@ class Teller:
         words = fiber.wait_reason
         if words is None:
             return ""
-        target = fiber.waits_for_object
-        if id(target) in self._ids:
-            short = "the end of {}"
-        elif target is None:
-            short = words.replace("{", "{{").replace("}", "}}")
-        else:
-            called = _library_call(fiber) if words == repr(target) else ""
-            before, _, after = words.partition(repr(target))
-            short = f"{called}()" if called else f"{before}{{}}{after}"
-            if not called:
-                known = self._targets.setdefault(type(target).__name__, [])
-                if not any(other is target for other in known):
-                    known.append(target)
-        self._wants[len(self._moments)] = short, target
+        self._wants[len(self._moments)] = self._words_of(fiber)
         return _ADDRESS.sub("", words)
 
-    def _name_of_target(self, target: Any) -> str:
+    def _words_of(self, fiber: Any) -> tuple[str, Any]:
+        """What it waits for, with ``_TARGET`` in place of the name of the target, and the target."""
+        words, target = fiber.wait_reason, fiber.waits_for_object
+        if id(target) in self._ids:
+            return f"the end of {_TARGET}", target
         if target is None:
-            return ""
+            return words, None
+        members = [self._names[self._ids[id(member)]] for member in members_of(target) if id(member) in self._ids]
+        if members:
+            more = f" and {len(members) - 3} more" if len(members) > 4 else ""
+            return f"the end of {', '.join(members[: 3 if more else 4])}{more}", None
+        called = _library_call(fiber) if words == repr(target) else ""
+        if called:
+            return f"{called}()", None
+        known = self._targets.setdefault(type(target).__name__, [])
+        if not any(other is target for other in known):
+            known.append(target)
+        before, _, after = words.partition(repr(target))
+        return f"{before}{_TARGET}{after}", target
+
+    def _with_target(self, words: str, target: Any) -> str:
+        return words if target is None else words.replace(_TARGET, self._name_of_target(target), 1)
+
+    def _name_of_target(self, target: Any) -> str:
         if id(target) in self._ids:
             return self._names[self._ids[id(target)]]
-        kind = type(target).__name__
-        known = self._targets.get(kind, [])
+        name = type(target).__name__
+        known = self._targets.get(name, [])
+        kind = name.lstrip("_")
         if len(known) < 2:
             return f"the {kind}"
         return f"{kind} {next(number for number, other in enumerate(known, 1) if other is target)}"
@@ -350,10 +391,8 @@ class Teller:
                 self._order[name] = Place(code.co_filename, code.co_firstlineno, code.co_name)
 
     def _owner_of(self, fiber: Any) -> str:
-        target = fiber.waits_for_object
-        owner = target if id(target) in self._ids else getattr(target, "owner", None)
-        number = -1 if owner is None else self._ids.get(id(owner), -1)
-        return self._names[number] if number >= 0 else ""
+        owners = owners_of(fiber)
+        return self._names[self._ids[id(owners[0])]] if len(owners) == 1 and id(owners[0]) in self._ids else ""
 
     def _environment(
         self, running: Any, here: Place | None, label: str, possibilities: int, chosen: int, decision: int
@@ -386,37 +425,15 @@ def _caller() -> FrameType | None:
         return None
 
 
-def _place_of(fiber: Any, frame: FrameType | None) -> Place | None:
-    """Where a fiber is: in the coroutine that it drives, if that is suspended, or else on its own stack."""
-    found = None
-    for _, inner in _suspended(fiber):
-        if not is_library(inner.f_code.co_filename):
-            found = Place(inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_name)
-    return found or place_of_frame(frame)
-
-
 def _library_call(fiber: Any) -> str:
     """The coroutine of the library in which the program's own code waits: "asyncio.sleep", "Queue.get"."""
     called = ""
-    for awaited, inner in _suspended(fiber):
+    for awaited, inner in suspended(fiber):
         if not is_library(inner.f_code.co_filename):
             called = ""
         elif not called:
             called = awaited.__qualname__
     return "asyncio.sleep" if called == "sleep" else called
-
-
-def _suspended(fiber: Any) -> Iterator[tuple[Any, FrameType]]:
-    """The coroutines that a fiber drives, from the outermost on, if they have left the stack."""
-    awaited = fiber.get_coro() if hasattr(fiber, "get_coro") else None
-    while awaited is not None:
-        following = None
-        for prefix, below in (("cr", "await"), ("gi", "yieldfrom"), ("ag", "await")):
-            frame = getattr(awaited, f"{prefix}_frame", None)
-            if frame is not None and not getattr(awaited, f"{prefix}_running", False):
-                yield awaited, frame
-                following = getattr(awaited, f"{prefix}_{below}", None)
-        awaited = following
 
 
 def _outcome_of(fiber: Any) -> str:
@@ -442,12 +459,12 @@ def _timer_name(actor: Any) -> str:
 
 
 def _first_callback(control: Any) -> str:
-    """What the event loop is about to call."""
+    """What the event loop is about to call; "" for what the libraries call."""
     callback = getattr(next(iter(control.callbacks), None), "_callback", None)
     while isinstance(callback, functools.partial):
         callback = callback.func
     name = getattr(callback, "__qualname__", "")
-    return name if isinstance(name, str) and not name.startswith("_") else ""
+    return name if isinstance(name, str) and not name.rpartition(".")[2].startswith("_") else ""
 
 
 def _start_of(actor: Any) -> Place | None:

@@ -11,17 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .errors import Deadlock, FiberLeak, LostWakeup
-from .places import Place, place_of_frame
+from .owners import cycle_of, owners_of
+from .places import Place, place_of_fiber
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Wait", "cycle_of", "leak", "nothing_can_run"]
+__all__ = ["Wait", "leak", "nothing_can_run"]
 
 
 def nothing_can_run(fibers: Sequence[Any]) -> Deadlock:
     """The body waits, and nobody will ever wake it."""
-    cycle = cycle_of(fibers)
+    cycle = cycle_of(_ordered(fibers), owners_of)
     if cycle:
         lines = ["nothing can run: a cycle of fibers, each waiting for what the next one has:"]
         lines += [_line(fiber) for fiber in cycle]
@@ -57,38 +58,13 @@ Error = TypeVar("Error", bound=BaseException)
 def _with_data(error: Error, fibers: Sequence[Any], cycle: int = 0) -> Error:
     """``error.waits``: a Wait for each fiber, those of the cycle first; ``error.cycle``: how many these are."""
     waits = []
-    for fiber in fibers:
-        owner = _waits_for(fiber)
-        waits.append(
-            Wait(fiber.name, fiber.wait_reason or "", "" if owner is None else owner.name, place_of_frame(fiber.frame))
-        )
+    for at, fiber in enumerate(fibers):
+        owners = [fibers[(at + 1) % cycle]] if at < cycle else owners_of(fiber)
+        owner = owners[0].name if owners else ""
+        waits.append(Wait(fiber.name, fiber.wait_reason or "", owner, place_of_fiber(fiber, fiber.frame)))
     error.waits = tuple(waits)  # type: ignore[attr-defined]
     error.cycle = cycle  # type: ignore[attr-defined]
     return error
-
-
-def cycle_of(fibers: Iterable[Any]) -> list[Any]:
-    """A cycle of waiting fibers, or nothing."""
-    for first in _ordered(fibers):
-        seen: list[Any] = []
-        at = first
-        while at is not None and at not in seen:
-            seen.append(at)
-            at = _waits_for(at)
-        if at is not None:
-            return seen[seen.index(at) :]
-    return []
-
-
-def _waits_for(fiber: Any) -> Any:
-    """The fiber that must do something before this one can go on, if it is one."""
-    target = fiber.waits_for_object
-    if target is None:
-        return None
-    if hasattr(type(target), "wait_reason"):
-        return target
-    owner: Any = getattr(target, "owner", None)
-    return owner if hasattr(type(owner), "wait_reason") and not owner.done() else None
 
 
 def _ordered(fibers: Iterable[Any]) -> list[Any]:
@@ -101,7 +77,7 @@ def _line(fiber: Any) -> str:
     owner = getattr(target, "owner", None)
     if owner is not None and hasattr(owner, "name"):
         line += f", owned by {owner.name!r}"
-    place = place_of_frame(fiber.frame)
+    place = place_of_fiber(fiber, fiber.frame)
     return line if place is None else f"{line}\n      at {place}"
 
 

@@ -4,8 +4,8 @@ Time goes down, like in a sequence diagram.  Each fiber has a lane; each segment
 fiber's lane, and right of it, in words and with the line of the program, what the fiber does until it stops.  A lane is
 a thin line while its fiber could run, dashed while it waits, and nothing before its begin and after its end.  A switch
 that production would not have made is a band of its own between two rows, with the number that the text report gives
-it.  When nothing can run at the end, the waits follow, each an arrow from who waits to who must act first: a deadlock is
-a ring that can be seen.
+it.  When nothing can run at the end, the waits follow, each an arrow from who waits to who must act first: a deadlock
+is a ring that can be seen.
 
 What is said, left out and marked is decided by ``report``, so that the text and the picture never disagree; here it
 only gets coordinates.
@@ -14,7 +14,7 @@ Invariants.  The file needs nothing else: no font, no script, no style sheet.  I
 names are: all text goes through ``_escaped``.  It has a background of its own, since viewers are white or black.  Its
 size is bounded, for the rows, the lanes, the arrows of a row and the length of every text are.
 
-Rejected: time that goes right (a line of source does not fit below a bar; a person reads down, as the text report does);
+Rejected: time that goes right (a line of source does not fit below a bar; a person reads down, as in the text report);
 rows as high as they take long (virtual time stands still nearly always); a colour for each fiber (the colours would be
 all that one sees, and say nothing); a script that folds (mail and code review show pictures without scripts).
 """
@@ -50,8 +50,8 @@ from .report import (
     summary,
     what_it_did,
 )
-from .segments import Segment, Wait, cycle_of, segments_of, waits_at_end
-from .story import HANDOFF, LOOP, Story
+from .segments import Segment, cycle_of, segments_of, waits_at_end
+from .story import HANDOFF, LOOP, Story, Wait
 
 if TYPE_CHECKING:
     from .search import Result
@@ -220,14 +220,10 @@ class _Timeline:
         for name, x in self._x.items():
             label = self._names[name]
             if fits:
-                self._out.append(
-                    f'<text class="b" x="{x:.0f}" y="{self._y:.0f}" text-anchor="middle">{_escaped(label, _NAME)}</text>'
-                )
+                where = f'x="{x:.0f}" y="{self._y:.0f}" text-anchor="middle"'
             else:
-                where = f"{x - 2:.0f} {self._y:.0f}"
-                self._out.append(
-                    f'<text class="b" transform="translate({where})rotate(-34)">{_escaped(label, 24)}</text>'
-                )
+                where = f'transform="translate({x - 2:.0f} {self._y:.0f})rotate(-34)"'
+            self._out.append(f'<text class="b" {where}>{_escaped(label, 24)}</text>')
         self._y += 10
 
     # -- the rows
