@@ -11,7 +11,6 @@ primitives do not show their fields to Python, and only a report needs them.
 from __future__ import annotations
 
 import gc
-from asyncio import tasks
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cycle_of", "members_of", "owners_of"]
 
-_GATHERING = getattr(tasks, "_GatheringFuture", None)
-#: Modules whose objects wait for the end of several fibers.
-_SEVERAL = ("swapco.waiting", "swapco.groups")
+#: Modules whose objects wait for the end of several fibers: the last one has what gather makes.
+_SEVERAL = ("swapco.waiting", "swapco.groups", "asyncio.tasks")
 
 
 def is_fiber(thing: Any) -> bool:
@@ -31,12 +29,16 @@ def is_fiber(thing: Any) -> bool:
 
 def members_of(target: Any) -> list[Any]:
     """The fibers, not done yet, whose end somebody waits for with ``target``, if it stands for several."""
-    if type(target) is _GATHERING:
-        found = list(target._children)
-    elif type(target).__module__ in _SEVERAL:
-        found = [thing for inner in gc.get_referents(target) if type(inner) in (list, dict) for thing in inner]
-    else:
+    if type(target).__module__ not in _SEVERAL:
         return []
+    found: list[Any] = []
+    for inner in gc.get_referents(target):
+        if type(inner) is dict:
+            # members, or the object's attributes
+            found += inner
+            found += [thing for value in inner.values() if type(value) is list for thing in value]
+        elif type(inner) is list:
+            found += inner
     return list({id(thing): thing for thing in found if is_fiber(thing) and not thing.done()}.values())
 
 
@@ -47,7 +49,7 @@ def owners_of(fiber: Any) -> list[Any]:
         return []
     if is_fiber(target):
         return [target]
-    owner = getattr(target, "owner", None)
+    owner: Any = getattr(target, "owner", None)
     if is_fiber(owner):
         return [] if owner.done() else [owner]
     return members_of(target)

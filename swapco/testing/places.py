@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["Place", "is_library", "place_of_exception", "place_of_fiber", "place_of_frame", "suspended"]
+__all__ = ["Place", "depth_of", "is_library", "place_of_exception", "place_of_fiber", "place_of_frame", "suspended"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = (
@@ -61,16 +61,25 @@ def place_of_frame(frame: FrameType | None) -> Place | None:
     return None
 
 
-def place_of_exception(exception: BaseException) -> Place | None:
-    """The innermost place of the program from which it was raised."""
+def place_of_exception(exception: BaseException, inner: int = 0) -> Place | None:
+    """The innermost place of the program from which it was raised, without the ``inner`` innermost frames."""
     found = None
     traceback = exception.__traceback__
-    while traceback is not None:
+    for _ in range(depth_of(exception) - inner):
+        assert traceback is not None
         code = traceback.tb_frame.f_code
         if not is_library(code.co_filename):
             found = Place(code.co_filename, traceback.tb_lineno, code.co_name)
         traceback = traceback.tb_next
     return found
+
+
+def depth_of(exception: BaseException) -> int:
+    """How many frames it has come through."""
+    depth, traceback = 0, exception.__traceback__
+    while traceback is not None:
+        depth, traceback = depth + 1, traceback.tb_next
+    return depth
 
 
 def place_of_fiber(fiber: Any, frame: FrameType | None) -> Place | None:

@@ -102,9 +102,24 @@ def summary(result: Result, width: int = _WIDTH) -> list[str]:
         first = f"swapco.testing: the recorded schedule does not fit {test} any more"
         more = ""
     else:
-        first = f"swapco.testing: {test} fails: {clean(headline_of(error)).removesuffix(':')}"
+        first = f"swapco.testing: {test} fails: {clean(_headline(error)).removesuffix(':')}"
         more = _how_simple(result)
     return [*_wrapped(first, width, "    "), *_wrapped(more, width, "  ", "  ")]
+
+
+def _headline(error: BaseException | None) -> str:
+    """As ``headline_of``, of a group with what is in it."""
+    if not isinstance(error, BaseExceptionGroup):
+        return headline_of(error)
+    leaves = _leaves(error)
+    more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
+    return f"{type(error).__name__}: {headline_of(leaves[0])}{more}"
+
+
+def _leaves(error: BaseException | None) -> list[BaseException | None]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
 def _how_simple(result: Result) -> str:
@@ -215,16 +230,14 @@ def what_it_did(
             return wait.place, [*words, f"waits{wait_words(wait.wants, wait.owner, names)}"]
         if actor in story.unfinished:
             return None, words or ["runs"]
-        return (None, [*words, "ends"]) if ending is None else (ending.place, [*words, f"raises {_error(ending)}"])
+        return (None, [*words, "ends"]) if ending is None else (ending.place, [*words, _raises(ending, names)])
     if stops.outcome:
-        return (
-            (None, [*words, stops.outcome]) if ending is None else (ending.place, [*words, f"raises {_error(ending)}"])
-        )
+        return (None, [*words, stops.outcome]) if ending is None else (ending.place, [*words, _raises(ending, names)])
     return stops.left, words + _stop_words(stops, names)
 
 
-def _error(ending: Ending) -> str:
-    return fitted(ending.exception, 200)
+def _raises(ending: Ending, names: dict[str, str]) -> str:
+    return f"raises {fitted(ending.exception, 200)}" + (f", as {names[ending.origin]} did" if ending.origin else "")
 
 
 def _begin_words(segment: Segment, story: Story) -> list[str]:
@@ -360,8 +373,8 @@ def failing_segments(result: Result, segments: Sequence[Segment], waits: Sequenc
         cycle = cycle_of({wait.fiber: wait.owner for wait in waits})
         stuck = cycle or [wait.fiber for wait in waits if not wait.owner] or [wait.fiber for wait in waits]
         return frozenset(last[name] for name in stuck if name in last)
-    shown = headline_of(result.exception)
-    guilty = [last[name] for name, end in result.story.endings.items() if end.exception == shown and name in last]
+    shown = {headline_of(leaf) for leaf in _leaves(result.exception)}
+    guilty = [last[name] for name, end in result.story.endings.items() if end.exception in shown and name in last]
     # one that passes an exception on, such as whoever joins the fiber that raised it, comes later
     return frozenset([min(guilty, default=len(segments) - 1)])
 

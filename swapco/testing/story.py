@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import Unwinding
 from .owners import cycle_of, members_of, owners_of
-from .places import Place, is_library, place_of_exception, place_of_fiber, suspended
+from .places import Place, depth_of, is_library, place_of_exception, place_of_fiber, suspended
 from .schedule import Named
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ class Ending(NamedTuple):
     exception: str
     """Its type and message, in one line."""
     place: Place | None
-    """The line that raised it."""
+    """The line that raised it; of whoever passes another fiber's on, where it got it."""
+    origin: str = ""
+    """The fiber that had ended with the same exception before, if there is one."""
 
 
 class Wait(NamedTuple):
@@ -106,7 +108,7 @@ class Wait(NamedTuple):
     wants: str
     """What it waits for, in words; "" if that is not known."""
     owner: str
-    """The fiber that must act before it can go on: the next in a cycle, or the first of several; "" if there is none."""
+    """The fiber that must act before it can go on: the next one in a cycle, or the first of several; or ""."""
     place: Place | None
 
 
@@ -157,6 +159,8 @@ class Teller:
         self._taken: set[str] = set()
         self._chosen = -1
         self._ended: set[int] = set()
+        # exceptions: who ended with it first, through how many frames it had come, and itself, so that its id is taken
+        self._raised: dict[int, tuple[int, int, BaseException]] = {}
         self._order: dict[str, Place | None] = {}
         self._decisions = 0
         self._named: list[Named] = []
@@ -237,7 +241,7 @@ class Teller:
                 if isinstance(error, Unwinding):
                     unfinished.append(name)
                 elif isinstance(error, Exception):
-                    endings[name] = Ending(headline_of(error), place_of_exception(error))
+                    endings[name] = self._ending(number, error)
         moments = list(self._moments)
         for at, (words, target) in self._wants.items():
             moments[at] = moments[at]._replace(wants=self._with_target(words, target))
@@ -252,6 +256,12 @@ class Teller:
             frozenset(unfinished),
             tuple(waits),
         )
+
+    def _ending(self, number: int, error: Exception) -> Ending:
+        first, inner, _ = self._raised.get(id(error), (number, 0, error))
+        if first == number:
+            return Ending(headline_of(error), place_of_exception(error))
+        return Ending(headline_of(error), place_of_exception(error, inner), self._names[first])
 
     # -- names
 
@@ -310,10 +320,16 @@ class Teller:
         if number != chosen:
             self._handed_over(actor, chosen, name)
         if ended:
-            self._ended.add(number)
+            self._ends(number, running)
             return name, None, "", "", _outcome_of(running)
         self._learn_start(running, name)
         return name, here, self._wait_of(running), self._owner_of(running), ""
+
+    def _ends(self, number: int, fiber: Any) -> None:
+        self._ended.add(number)
+        error = _exception_of(fiber)
+        if error is not None:
+            self._raised.setdefault(id(error), (number, depth_of(error), error))
 
     def _new_end(self, number: int, fiber: Any) -> bool:
         return fiber is not None and number not in self._ended and fiber.done()
@@ -322,7 +338,7 @@ class Teller:
         """A moment of its own for a switch that the scheduler did not decide."""
         done = actor.done()
         if done:
-            self._ended.add(number)
+            self._ends(number, actor)
         waits_for = "" if done else self._wait_of(actor)
         self._moments.append(
             Moment(
