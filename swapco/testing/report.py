@@ -237,7 +237,7 @@ def what_it_did(
 
 
 def _raises(ending: Ending, names: dict[str, str]) -> str:
-    return f"raises {fitted(ending.exception, 200)}" + (f", as {names[ending.origin]} did" if ending.origin else "")
+    return f"raises {fitted(ending.exception, 120)}" + (f", as {names[ending.origin]} did" if ending.origin else "")
 
 
 def _begin_words(segment: Segment, story: Story) -> list[str]:
@@ -513,7 +513,7 @@ def labels_of(names: Iterable[str], width: int) -> dict[str, str]:
     for name in names:
         if name in labels:
             continue
-        label = wanted = shortened(clean(name), width)
+        label = wanted = shortened(clean(name), width).strip() or "(no name)"
         copies = 1
         while label in taken:
             copies += 1

@@ -20,6 +20,7 @@ interrupted are what the order of switches is about).
 from __future__ import annotations
 
 import functools
+import gc
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -270,7 +271,7 @@ class Teller:
         control = self._control
         for number in range(len(self._names), len(control.actors)):
             actor = control.actors[number]
-            name = wanted = _timer_name(actor) or control.name(actor)
+            name = wanted = self._timer_name(actor) or control.name(actor)
             copies = 1
             while name in self._taken:
                 copies += 1
@@ -280,6 +281,18 @@ class Teller:
                 self._taken.add(name)
             self._names.append(name)
             self._ids[id(actor)] = number
+
+    def _timer_name(self, actor: Any) -> str:
+        """In words, for those whose own name is about something else, or not unique."""
+        if repr(actor).startswith("call_later(_"):
+            return "a timer of the event loop"
+        kind = type(actor).__name__
+        if kind == "Timeout" and callable(getattr(actor, "when", None)):
+            return f"timeout at {actor.when():g} s"
+        if kind == "WaitTimer":
+            numbers = [self._ids[id(inner)] for inner in gc.get_referents(actor) if id(inner) in self._ids]
+            return f"timer of {self._names[numbers[0]]}" if numbers else ""
+        return ""
 
     def _is_fiber(self, number: int) -> bool:
         return self._control.fibers[number] is not None
@@ -375,8 +388,7 @@ class Teller:
             return words, None
         members = [self._names[self._ids[id(member)]] for member in members_of(target) if id(member) in self._ids]
         if members:
-            more = f" and {len(members) - 3} more" if len(members) > 4 else ""
-            return f"the end of {', '.join(members[: 3 if more else 4])}{more}", None
+            return f"the end of {_enumerated(members)}", None
         called = _library_call(fiber) if words == repr(target) else ""
         if called:
             return f"{called}()", None
@@ -465,13 +477,13 @@ def _exception_of(fiber: Any) -> BaseException | None:
     return found if isinstance(found, BaseException) else None
 
 
-def _timer_name(actor: Any) -> str:
-    """In words, for those whose repr is about something else."""
-    if repr(actor).startswith("call_later(_"):
-        return "a timer of the event loop"
-    if type(actor).__name__ == "Timeout" and callable(getattr(actor, "when", None)):
-        return f"timeout at {actor.when():g} s"
-    return ""
+def _enumerated(names: list[str]) -> str:
+    """As many as a line has room for."""
+    shown = 1
+    while shown < len(names) and len(", ".join(names[: shown + 1])) <= 40:
+        shown += 1
+    more = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _first_callback(control: Any) -> str:
@@ -480,7 +492,9 @@ def _first_callback(control: Any) -> str:
     while isinstance(callback, functools.partial):
         callback = callback.func
     name = getattr(callback, "__qualname__", "")
-    return name if isinstance(name, str) and not name.rpartition(".")[2].startswith("_") else ""
+    if not isinstance(name, str) or name.rpartition(".")[2].startswith("_"):
+        return ""
+    return name.rpartition("<locals>.")[2]
 
 
 def _start_of(actor: Any) -> Place | None:

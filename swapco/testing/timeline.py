@@ -48,6 +48,7 @@ from .report import (
     lanes_of,
     source_lines,
     summary,
+    wait_words,
     what_it_did,
 )
 from .segments import Segment, cycle_of, segments_of, waits_at_end
@@ -60,7 +61,7 @@ __all__ = ["svg_timeline"]
 
 #: Lines that the rows may have, as the text report counts them.
 _ROOM = 110
-_LANES = 24
+_LANES = 40
 #: Arrows to other fibers that a row may have.
 _ARROWS = 8
 _WAITS = 16
@@ -92,6 +93,7 @@ text{font:12px system-ui,"Segoe UI","DejaVu Sans",Helvetica,Arial,sans-serif;fil
 .w{font-size:10px;fill:#59636e;stroke:#fff;stroke-width:3px;paint-order:stroke}
 .d{fill:#9a3412;font-weight:600}
 .e{fill:#b42318;font-weight:600}
+.t{fill:#b42318;font-weight:600;stroke:#fff;stroke-width:4px;paint-order:stroke}
 .n{fill:#fff;font-weight:700;font-size:12px;text-anchor:middle}
 .band{fill:#f6f8fa}.dev{fill:#ffedd5}.bad{fill:#fee4e2}.hit{fill:#fed7aa}
 .run{fill:#2f6fde}.stop{fill:#d92d20}.badge{fill:#ea580c}
@@ -136,6 +138,7 @@ class _Timeline:
         self._bottom: tuple[float, float] | None = None
         self._banded = self._timed = False
         self._pitch = 0.0
+        self._hidden = 0
         self._legend: set[str] = set()
         self._words_x = float(_MARGIN)
         self._width = float(2 * _MARGIN + _WORDS)
@@ -193,21 +196,31 @@ class _Timeline:
         self._timed = any(segment.time > 0 for segment in segments)
         longest = max(_columns(self._names[name]) for name in shown)
         wanted = max(96.0, min(longest, 20) * _SANS + 14)
-        self._pitch = max(26.0, min(wanted, 620 / len(shown)))
+        self._pitch = max(16.0, min(wanted, 620 / len(shown)))
         left = _MARGIN + (64 if self._timed else 0)
         self._x = {name: left + (at + 0.5) * self._pitch for at, name in enumerate(shown)}
-        self._words_x = left + len(shown) * self._pitch + 16
+        # the wait of the last lane is written right of it
+        self._words_x = left + len(shown) * self._pitch + max(16.0, self._pitch / 2 if self._pitch >= _LABELLED else 0)
+        self._hidden = len(self._fibers.difference(shown))
         self._width = self._words_x + _WORDS + _MARGIN
 
     def _lane(self, actor: str) -> str:
         return actor if actor in self._fibers or actor == LOOP else _TIMERS
 
     def _header(self) -> None:
-        columns = int((self._width - 2 * _MARGIN) / _HEAD)
-        for at, line in enumerate(summary(self._result, columns)):
-            headline = at == 0 or line.startswith("    ")
-            self._y += 20 if headline else 17
-            self._text(_MARGIN, self._y, line.strip(), "h" if headline else "q", columns)
+        room = self._width - 2 * _MARGIN
+        head, words = int(room / _HEAD), int(room / _SANS)
+        for at, line in enumerate(summary(self._result, head)):
+            if at == 0 or line.startswith("    "):
+                self._y += 20
+                self._text(_MARGIN, self._y, line.strip(), "h", head)
+        for at, line in enumerate(summary(self._result, words)):
+            if at and not line.startswith("    "):
+                self._y += 17
+                self._text(_MARGIN, self._y, line.strip(), "q", words)
+        if self._hidden:
+            self._y += 17
+            self._text(_MARGIN, self._y, f"There is no room for the lanes of {self._hidden} of the fibers.", "q", words)
         self._y += 16
 
     def _lane_names(self) -> None:
@@ -408,7 +421,9 @@ class _Timeline:
         if not wants:
             return
         columns = int((self._pitch - 12) / _SMALL)
-        lines = _wrapped(clean(wants), columns)[:2]
+        lines = _wrapped(clean(wants), columns)
+        if len(lines) > 2:
+            lines[1:] = [f"{lines[1].rstrip(',')}..."]
         if owner and owner not in wants:
             lines.append(fitted(f"of {self._names[owner]}", columns))
         y = self._y + _GAP + 10
@@ -430,7 +445,7 @@ class _Timeline:
             head += ", and so on" if len(cycle) > 5 else ""
         elif isinstance(self._result.exception, LostWakeup):
             head += ", and nobody is left who would act: a wakeup was lost"
-        self._text(_MARGIN, self._y, head, "e", 200)
+        self._text(_MARGIN, self._y, head, "t", int((self._width - 2 * _MARGIN) / 7))
         self._y += 10
         for wait in waits[:_WAITS]:
             self._wait(wait, wait.fiber in cycle)
@@ -457,14 +472,12 @@ class _Timeline:
                 )
         if x is not None:
             self._out.append(f'<circle cx="{x:.0f}" cy="{middle:.0f}" r="6" class="stop"/>')
-        text = f"  waits for {wait.wants or 'something'}"
-        if wait.owner and wait.owner not in wait.wants:
-            text += f", which {self._names[wait.owner]} has"
-        elif not wait.owner:
+        text = f"  waits{wait_words(wait.wants, wait.owner, self._names)}"
+        if not wait.owner:
             text += "; nobody is left who would wake it"
         self._out.append(
             f'<text x="{self._words_x:.0f}" y="{top + 18:.0f}"><tspan class="b">'
-            f"{_escaped(self._names[wait.fiber], _NAME)}</tspan>{_escaped(text, _COLUMNS - _NAME)}</text>"
+            f"{_escaped(self._names[wait.fiber], _NAME)}</tspan>{_escaped(text, _COLUMNS)}</text>"
         )
         for short, source, _ in code:
             self._text(self._words_x + 16, top + 34, f"{short}  {source}", "m", _SOURCE)
