@@ -65,6 +65,8 @@ _LISTING = 44
 #: More fibers than these have no picture.
 _PICTURE = 12
 _NAME = 30
+#: Characters of what was raised.
+_HEADLINE = 300
 #: Deviations that are shown with the lines around them.
 _WITH_CONTEXT = 4
 #: The longest code of a schedule that anybody would copy.
@@ -102,7 +104,7 @@ def summary(result: Result, width: int = _WIDTH) -> list[str]:
         first = f"swapco.testing: the recorded schedule does not fit {test} any more"
         more = ""
     else:
-        first = f"swapco.testing: {test} fails: {clean(_headline(error)).removesuffix(':')}"
+        first = f"swapco.testing: {test} fails: {fitted(_headline(error), _HEADLINE).removesuffix(':')}"
         more = _how_simple(result)
     return [*_wrapped(first, width, "    "), *_wrapped(more, width, "  ", "  ")]
 

@@ -76,9 +76,10 @@ def segments_of(story: Story) -> tuple[Segment, ...]:
 
 def _merged(story: Story) -> Iterator[Segment]:
     """Merge moments; ``woke`` and ``spawned`` come from who is enabled at the end and was not at the begin."""
-    moments = story.moments
+    moments, fibers = story.moments, frozenset(story.fibers)
     waiting: set[str] = set()
-    seen = set(moments[0].enabled) if moments else set()
+    # who has appeared, and does not wait
+    settled = set(moments[0].enabled) if moments else set()
     started: set[str] = set()
     number = at = 0
     while at < len(moments):
@@ -97,18 +98,18 @@ def _merged(story: Story) -> Iterator[Segment]:
         woke: list[str] = []
         spawned: list[str] = []
         for moment in moments[at + 1 : stop + 1]:
-            for name in moment.enabled:
-                if name not in story.fibers:
-                    continue
+            for name in [name for name in moment.enabled if name not in settled]:
+                settled.add(name)
                 if name in waiting:
                     waiting.discard(name)
                     woke.append(name)
-                elif name not in seen:
+                elif name in fibers:
                     spawned.append(name)
-                seen.add(name)
         waiting.discard(begins.chosen)
+        settled.add(begins.chosen)
         if stops is not None and stops.waits_for:
             waiting.add(stops.before)
+            settled.discard(stops.before)
         yield Segment(
             begins.chosen,
             begins,

@@ -46,6 +46,7 @@ from .report import (
     how_to_replay,
     labels_of,
     lanes_of,
+    shortened,
     source_lines,
     summary,
     wait_words,
@@ -66,6 +67,8 @@ _LANES = 40
 _ARROWS = 8
 _WAITS = 16
 _NAME = 30
+#: Of a name above a narrow lane.
+_SLANTED = 22
 
 #: Pixels.
 _LINE = 16
@@ -225,18 +228,20 @@ class _Timeline:
 
     def _lane_names(self) -> None:
         """Above the lanes; slanted if they are longer than a lane is wide."""
-        fits = all(_columns(self._names[name]) * _SANS <= self._pitch - 6 for name in self._x)
-        if fits:
+        labels = {name: shortened(self._names[name], _SLANTED) for name in self._x}
+        longest = min(max(map(_columns, labels.values())), _SLANTED) * _SANS
+        angle = 0
+        if longest <= self._pitch - 6:
             self._y += 14
         else:
-            self._y += 18 + max(min(_columns(self._names[name]), 24) for name in self._x) * _SANS * 0.55
+            # narrow lanes need steep names
+            angle, rise = (-34, 0.56) if self._pitch >= 26 else (-62, 0.88)
+            self._y += 18 + longest * rise
         for name, x in self._x.items():
-            label = self._names[name]
-            if fits:
-                where = f'x="{x:.0f}" y="{self._y:.0f}" text-anchor="middle"'
-            else:
-                where = f'transform="translate({x - 2:.0f} {self._y:.0f})rotate(-34)"'
-            self._out.append(f'<text class="b" {where}>{_escaped(label, 24)}</text>')
+            where = f'x="{x:.0f}" y="{self._y:.0f}" text-anchor="middle"'
+            if angle:
+                where = f'transform="translate({x - 2:.0f} {self._y:.0f})rotate({angle})"'
+            self._out.append(f'<text class="b" {where}>{_escaped(labels[name], _SLANTED)}</text>')
         self._y += 10
 
     # -- the rows
@@ -264,9 +269,12 @@ class _Timeline:
                 self._settle(now)
                 self._row(segment, words, place, code, at in failing, handed)
             later = states.end(segment)
+            if segment.stops is None and segment.actor in waiting:
+                later[segment.actor] = WAITS
             if at in kept:
                 self._settle(later)
-                self._label_wait(segment, waiting)
+                if at + 1 == len(segments) or segments[at + 1].actor != segment.actor:
+                    self._label_wait(segment, waiting)
             handed = segment.stops is not None and segment.stops.label == HANDOFF
         if expected != len(segments):
             self._folded(segments[expected:])
@@ -420,7 +428,7 @@ class _Timeline:
             wants, owner = waiting[segment.actor].wants, waiting[segment.actor].owner
         if not wants:
             return
-        columns = int((self._pitch - 12) / _SMALL)
+        columns = int((self._pitch - _BAR - 6) / _SMALL)
         lines = _wrapped(clean(wants), columns)
         if len(lines) > 2:
             lines[1:] = [f"{lines[1].rstrip(',')}..."]
@@ -428,7 +436,7 @@ class _Timeline:
             lines.append(fitted(f"of {self._names[owner]}", columns))
         y = self._y + _GAP + 10
         for line in lines:
-            self._text(x + 5, y, line, "w", columns)
+            self._text(x + _BAR + 2, y, line, "w", columns)
             y += 11
 
     # -- what stands below
@@ -438,7 +446,7 @@ class _Timeline:
         if not waits:
             return
         cycle = cycle_of({wait.fiber: wait.owner for wait in waits})
-        self._y += 62 if self._pitch >= _LABELLED else 30
+        self._y += 54 if self._pitch >= _LABELLED else 30
         head = "At the end nobody can run"
         if cycle:
             head += ": " + " waits for ".join(self._names[name] for name in [*cycle, cycle[0]][:6])
@@ -561,7 +569,7 @@ _LEGEND = {
     "wake": "wakes",
     "hand": "hands over",
     "need": "cannot go on before it acts",
-    "clock": "woken by a timer",
+    "clock": "woken by a timer or the event loop",
 }
 
 
