@@ -361,16 +361,16 @@ class _Timeline:
         top, middle = self._y, self._y + height / 2
         self._rect(_MARGIN / 2, top, self._width - _MARGIN, height, "dev")
         usual = segment.begins.enabled[0] if segment.begins.enabled else segment.actor
-        source, target = self._x.get(usual), self._x.get(segment.actor)
+        source, target = self._x.get(self._lane(usual)), self._x.get(self._lane(segment.actor))
         if target is not None:
             start = source if source is not None else target
             above = self._bottom[1] if self._bottom is not None and self._bottom[0] == start else top
             self._path(f"M{start:.0f} {above:.0f}V{middle:.0f}H{target:.0f}V{top + height + 3:.0f}", "swap", head=True)
             self._badge((start + target) / 2, middle, segment.number)
-        self._badge(self._words_x + 8, top + 13, segment.number)
+        half = self._badge(self._words_x + 8, top + 13, segment.number)
         y = top + 17
         for line in text:
-            self._text(self._words_x + 24, y, line, "d", _COLUMNS)
+            self._text(self._words_x + 15 + half, y, line, "d", _COLUMNS)
             y += _LINE
         self._y += height + 4
 
@@ -547,10 +547,12 @@ class _Timeline:
         end = f' marker-end="url(#{kind})"' if head else ""
         self._out.append(f'<path d="{path}" class="{kind}"{end}/>')
 
-    def _badge(self, x: float, y: float, number: int) -> None:
-        width = 9 + 3 * (len(str(number)) - 1)
+    def _badge(self, x: float, y: float, number: int) -> float:
+        """Half of its width."""
+        width = 9 + 3.5 * (len(str(number)) - 1)
         self._rect(x - width, y - 9, 2 * width, 18, "badge", "", 9)
         self._text(x, y + 4, str(number), "n", 9)
+        return width
 
     def _clock(self, x: float, y: float) -> None:
         self._legend.add("clock")
