@@ -253,20 +253,22 @@ cdef class _Several(Watcher):
 
 cdef class _Gather(_Several):
     cdef bint return_exceptions
-    # the first that raised
+    # the caller is cancelled: all of them are, and all are waited for
+    cdef bint cancelled
+    # the first that raised; once cancelled, the first that raised anything else
     cdef object failed
 
     cdef int thing_done(self, object thing) except -1:
-        if self.waiter is None:
-            # the caller left with another's exception; nobody will ask for this one
-            error_of(thing)
-        elif not self.return_exceptions and error_of(thing) is not None and self.failed is None:
-            # those after the first count as retrieved, as with asyncio
-            self.failed = thing
-        self.enough = self.pending == 0 or self.failed is not None
+        # counts as retrieved, as with asyncio: nobody asks for those after the first, or if a cancellation comes out
+        cdef object error = error_of(thing)
+        if error is not None and self.failed is None and self.waiter is not None and not self.return_exceptions:
+            if not self.cancelled or not isinstance(error, CancelledError):
+                self.failed = thing
+        self.enough = self.pending == 0 or self.failed is not None and not self.cancelled
         return 0
 
     cdef int cancel_all(self, object message) except -1:
+        self.cancelled = True
         for thing in self.things:
             if isinstance(thing, FiberCore):
                 if (<FiberCore>thing)._state != DONE:
@@ -325,8 +327,7 @@ def gather(*coros_or_futures, return_exceptions=False) -> list:
                 all_of_them.cancel_all(cancellation.args[0] if cancellation.args else None)
         if all_of_them.failed is not None:
             error = error_of(all_of_them.failed)
-            if cancellation is None or not isinstance(error, CancelledError):
-                raise error
+            raise error
         if cancellation is not None:
             raise cancellation
         results = []
@@ -404,11 +405,12 @@ cdef class _AsCompleted(_Several):
     def __next__(self):
         cdef section here = outside()
         cdef FiberCore me
+        # before it looks: until a thread fiber has its slot, one more may end, and tell nobody
+        me = running_fiber("as_completed", &here.worker, self)
         if self.finished:
             return self.finished.popleft()
         if self.pending == 0:
             raise StopIteration
-        me = running_fiber("as_completed", &here.worker, self)
         if me.scheduler is not self.scheduler:
             raise RuntimeError("this as_completed() iterator belongs to another event loop")
         try:

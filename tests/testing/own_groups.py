@@ -1,8 +1,7 @@
-"""Scenarios of what lives with fibers: groups, time limits, waits for several, joins, calls on threads."""
+"""Scenarios of groups, joins, and waits for several, and their laws."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +35,33 @@ class Members:
                 return number
             finally:
                 self.ended.append(number)
+
+        return run
+
+    def stubborn(self, number: int) -> Callable[[], int]:
+        """A member that answers a cancellation with a failure, some time later."""
+
+        def run() -> int:
+            self.begun.append(number)
+            try:
+                swapco.sleep(0)
+                schedule_point(self)
+            except swapco.CancelledError:
+                swapco.sleep(0)
+                raise ValueError(number) from None
+            finally:
+                self.ended.append(number)
+            return number
+
+        return run
+
+    def quick(self, number: int) -> Callable[[], int]:
+        """A member that ends without a wait."""
+
+        def run() -> int:
+            self.begun.append(number)
+            self.ended.append(number)
+            return number
 
         return run
 
@@ -109,8 +135,9 @@ def group_that_grows() -> Scenario:
                 members.fibers.append(tg.spawn(members.member(1)))
 
             members.fibers.append(tg.spawn(spawner))
+            members.fibers.append(tg.spawn(members.member(0)))
         members.all_over()
-        assert members.begun == [1]
+        assert sorted(members.begun) == [0, 1]
 
     def law(ends: list[Any]) -> None:
         members.all_over()
@@ -202,6 +229,49 @@ def gathered_failure() -> Scenario:
     return Scenario([caller], law)
 
 
+def gathered_exceptions() -> Scenario:
+    """``gather(return_exceptions=True)`` waits for all, also for those that it has cancelled."""
+    members = Members()
+
+    def caller() -> list[Any]:
+        members.fibers = [swapco.spawn(members.member(n, ValueError if n else None)) for n in range(2)]
+        try:
+            return swapco.gather(*members.fibers, return_exceptions=True)
+        finally:
+            members.all_over()
+
+    def law(ends: list[Any]) -> None:
+        if ends[0] not in GONE:
+            assert ends[0][0] == 0
+            assert repr(ends[0][1]) == "ValueError(1)"
+        members.all_over()
+
+    return Scenario([caller], law)
+
+
+def gathered_and_cancelled() -> Scenario:
+    """One member fails while the caller is cancelled: both have ended when either error comes out."""
+    members = Members()
+
+    def caller() -> str:
+        members.fibers = [swapco.spawn(members.stubborn(n)) for n in range(2)]
+        try:
+            swapco.gather(*members.fibers)
+        except ValueError:
+            members.all_over()
+            return "failed"
+        except swapco.CancelledError:
+            members.all_over()
+            raise
+        return "passed"
+
+    def law(ends: list[Any]) -> None:
+        assert ends[0] in (*GONE, "failed", "passed")
+        members.all_over()
+
+    return Scenario([caller], law)
+
+
 def waited() -> Scenario:
     """``wait`` cancels nothing, and tells right who is done, whatever ends first."""
     members = Members()
@@ -222,8 +292,29 @@ def waited() -> Scenario:
     return Scenario([caller], law)
 
 
+def waited_for_a_failure() -> Scenario:
+    """``wait(FIRST_EXCEPTION)`` returns when one has failed, or all are done, and never before."""
+    members = Members()
+
+    def caller() -> int:
+        members.fibers = [swapco.spawn(members.member(n, KeyError if n == 1 else None)) for n in range(2)]
+        done, pending = swapco.wait(members.fibers, return_when=swapco.FIRST_EXCEPTION)
+        assert done | pending == set(members.fibers)
+        assert not pending or members.fibers[1] in done
+        return len(done)
+
+    def law(ends: list[Any]) -> None:
+        if members.fibers:
+            swapco.wait(members.fibers)
+            assert not any(fiber.cancelled() for fiber in members.fibers), "wait() cancels nothing"
+            assert isinstance(members.fibers[1].exception(), KeyError)
+        assert ends[0] in (*GONE, 1, 2)
+
+    return Scenario([caller], law)
+
+
 def completed() -> Scenario:
-    """``as_completed`` yields each exactly once, in the order in which they end."""
+    """``as_completed`` yields each exactly once: who had ended before in the order given, then as they end."""
     members = Members()
     seen: list[int] = []
 
@@ -234,33 +325,55 @@ def completed() -> Scenario:
             seen.append(fiber.result())
 
     def law(ends: list[Any]) -> None:
-        assert seen == members.ended if ends[0] not in GONE else seen == members.ended[: len(seen)]
+        swapco.wait(members.fibers) if members.fibers else None
+        assert len(seen) == 3 or ends[0] in GONE
+        ended = members.ended
+        assert any(seen == (sorted(ended[:n]) + ended[n:])[: len(seen)] for n in range(4)), f"{seen} of {ended}"
 
     return Scenario([caller], law)
 
 
-def limited_wait() -> Scenario:
-    """``wait_for``: a result that came in time comes out; else what was waited for is cancelled, and has ended."""
-    children: list[Fiber[str]] = []
+def completed_for_two() -> Scenario:
+    """Two fibers take from one ``as_completed``: each end goes to one of them, and both hear that it is over."""
+    members = Members()
+    rest: list[Any] = []
+    seen: list[int] = []
 
-    def child() -> str:
+    def caller() -> None:
+        if not rest:
+            members.fibers = [swapco.spawn(members.quick(number)) for number in range(2)]
+            rest.append(swapco.as_completed(members.fibers))
+        for fiber in rest[0]:
+            seen.append(fiber.result())
+
+    def law(ends: list[Any]) -> None:
+        swapco.wait(members.fibers) if members.fibers else None
+        assert sorted(seen) == [0, 1] or set(ends) & set(GONE)
+        assert len(set(seen)) == len(seen)
+
+    return Scenario([caller, caller], law)
+
+
+def completed_in_time() -> Scenario:
+    """The time of ``as_completed`` is over in the instant in which the first one ends: it comes out, or TimeoutError."""
+    seen: list[str] = []
+
+    def member() -> str:
         swapco.sleep(1)
-        schedule_point()
         return "result"
 
     def caller() -> str:
-        children.append(swapco.spawn(child))
         try:
-            result = swapco.wait_for(children[0], 1)
+            for fiber in swapco.as_completed([swapco.spawn(member)], timeout=1):
+                seen.append(fiber.result())
         except TimeoutError:
-            assert children[0].cancelled()
-            return "timeout"
-        assert children[0].result() == result
-        return result
+            assert not seen
+            return "too late"
+        assert seen == ["result"]
+        return "in time"
 
     def law(ends: list[Any]) -> None:
-        assert ends[0] in (*GONE, "result", "timeout")
-        assert all(fiber.done() for fiber in children)
+        assert ends[0] in (*GONE, "too late", "in time")
 
     return Scenario([caller], law)
 
@@ -271,8 +384,12 @@ def shielded() -> Scenario:
 
     def work() -> str:
         swapco.sleep(0)
+        schedule_point(ran)
         ran.append("ran")
         return "result"
+
+    def other() -> None:
+        schedule_point(ran)
 
     def caller() -> str:
         work_fiber.append(swapco.spawn(work))
@@ -286,191 +403,7 @@ def shielded() -> Scenario:
             assert work_fiber[0].join() == "result"
             assert ran == ["ran"]
 
-    return Scenario([caller], law)
-
-
-def nested_limits() -> Scenario:
-    """The outer limit is over in the same instant as the inner one: each block ends with the error of its own."""
-    log: list[str] = []
-
-    def caller() -> str:
-        try:
-            with swapco.timeout(1) as outer:
-                try:
-                    with swapco.timeout(1) as inner:
-                        swapco.sleep(1)
-                        log.append("slept")
-                except TimeoutError:
-                    assert inner.expired()
-                    log.append("inner")
-                swapco.sleep(0)
-                log.append("after")
-        except TimeoutError:
-            assert outer.expired()
-            log.append("outer")
-        # nothing of either limit is left
-        swapco.sleep(0)
-        assert swapco.current_fiber().cancelling() == 0 or "disturbed" in log
-        return "ended"
-
-    def law(ends: list[Any]) -> None:
-        assert ends[0] in (*GONE, "ended")
-
-    return Scenario([caller], law, victims=())
-
-
-def limit_and_wakeup() -> Scenario:
-    """An event that is set in the instant in which the time is over: told, or late, and never both."""
-    flag = swapco.Event()
-    log: list[str] = []
-
-    def waiter() -> str:
-        try:
-            with swapco.timeout(1) as time:
-                flag.wait()
-                log.append("told")
-        except TimeoutError:
-            assert time.expired()
-            log.append("late")
-        swapco.sleep(0)
-        return "ended"
-
-    def setter() -> None:
-        swapco.sleep(1)
-        flag.set()
-
-    def law(ends: list[Any]) -> None:
-        assert log in (["told"], ["late"]) or ends[0] in GONE
-        assert len(log) <= 1
-
-    return Scenario([waiter, setter], law, victims=(0,))
-
-
-def threads() -> Scenario:
-    """A call on a thread runs exactly once, to its end; a caller that is cancelled leaves it to itself."""
-    calls: list[str] = []
-
-    def call(name: str) -> str:
-        calls.append(f"{name} begins")
-        with swapco.blocking():
-            schedule_point()
-        calls.append(f"{name} ends")
-        return name
-
-    def caller(name: str) -> Callable[[], str]:
-        return lambda: swapco.to_thread(call, name)
-
-    def law(ends: list[Any]) -> None:
-        while any(fiber is not swapco.current_fiber() for fiber in swapco.all_fibers()):
-            swapco.sleep(0)
-        for name, end in zip("ab", ends, strict=True):
-            assert end in (*GONE, name)
-            times = calls.count(f"{name} begins")
-            assert times == calls.count(f"{name} ends") == (1 if end == name else times)
-            assert times <= 1
-
-    return Scenario([caller("a"), caller("b")], law)
-
-
-def thread_fibers() -> Scenario:
-    """Thread fibers use the primitives like all others."""
-    lock, queue = swapco.Lock(), swapco.Queue[int](1)
-    inside = [0]
-    gotten: list[int] = []
-
-    def produce() -> None:
-        for item in range(2):
-            with lock:
-                inside[0] += 1
-                assert inside[0] == 1
-                with swapco.blocking():
-                    schedule_point()
-                inside[0] -= 1
-            queue.put(item)
-
-    def start(fn: Callable[[], None]) -> Callable[[], None]:
-        return lambda: swapco.spawn(fn, thread=True).join()
-
-    def consume() -> None:
-        for _ in range(2):
-            gotten.append(queue.get())
-            with lock:
-                inside[0] += 1
-                assert inside[0] == 1
-                inside[0] -= 1
-
-    def law(ends: list[Any]) -> None:
-        assert gotten == [0, 1]
-        assert not lock.locked()
-
-    return Scenario([start(produce), start(consume)], law, victims=())
-
-
-def coroutines() -> Scenario:
-    """``async with`` on a lock, a semaphore, a condition and a barrier, and futures of the loop."""
-    lock, permits, meeting = swapco.Lock(), swapco.Semaphore(1), swapco.Barrier(2)
-    changed = swapco.Condition(lock)
-    inside = [0]
-    passed: list[int] = []
-
-    async def visit() -> None:
-        async with permits, lock:
-            inside[0] += 1
-            assert inside[0] == 1
-            schedule_point()
-            await asyncio.sleep(0)
-            inside[0] -= 1
-            changed.notify_all()
-        async with meeting as index:
-            passed.append(index)
-        async with changed:
-            assert lock.owner is swapco.current_fiber()
-
-    def law(ends: list[Any]) -> None:
-        assert sorted(passed) == [0, 1]
-        assert permits.statistics() == (1, 0)
-        assert not lock.locked()
-
-    return Scenario([lambda: swapco.spawn(visit).join()] * 2, law, victims=())
-
-
-def coroutine_locks() -> Scenario:
-    """A coroutine that is cancelled anywhere in ``async with`` leaves nothing locked."""
-    lock, permits = swapco.Lock(), swapco.Semaphore(1)
-    visits: list[int] = []
-
-    def visitor(number: int) -> Callable[[], Any]:
-        async def visit() -> None:
-            async with lock, permits:
-                await asyncio.sleep(0)
-                visits.append(number)
-
-        return lambda: swapco.await_(visit())
-
-    def law(ends: list[Any]) -> None:
-        assert sorted(visits) == [number for number, end in enumerate(ends) if end not in GONE]
-        assert lock.statistics() == (False, None, 0, 0)
-        assert permits.statistics() == (1, 0)
-
-    return Scenario([visitor(0), visitor(1)], law)
-
-
-def futures() -> Scenario:
-    """A callback of the loop sets the result of a future that two fibers await; a cancelled one takes no other along."""
-
-    def law(ends: list[Any]) -> None:
-        assert all(end in (*GONE, "result") for end in ends)
-
-    future: list[asyncio.Future[str]] = []
-
-    def await_it() -> str:
-        if not future:
-            loop = asyncio.get_running_loop()
-            future.append(loop.create_future())
-            loop.call_soon(future[0].set_result, "result")
-        return swapco.await_(asyncio.shield(future[0]))
-
-    return Scenario([await_it, await_it], law)
+    return Scenario([caller, other], law, victims=(0,))
 
 
 SCENARIOS: dict[str, Make] = {
@@ -483,14 +416,14 @@ SCENARIOS: dict[str, Make] = {
         join_of_two,
         gathered,
         gathered_failure,
+        gathered_exceptions,
+        gathered_and_cancelled,
         waited,
+        waited_for_a_failure,
         completed,
-        limited_wait,
+        completed_for_two,
+        completed_in_time,
         shielded,
-        limit_and_wakeup,
-        threads,
-        coroutine_locks,
-        futures,
     )
 }
-UNDISTURBED: dict[str, Make] = {make.__name__: make for make in (nested_limits, thread_fibers, coroutines)}
+UNDISTURBED: dict[str, Make] = {}

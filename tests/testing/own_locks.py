@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import swapco
 from swapco.lowlevel import ParkingLot
 from swapco.testing import schedule_point
 
-__all__ = ["SCENARIOS"]
+__all__ = ["IN_ORDER", "SCENARIOS", "UNDISTURBED"]
 
 GONE = (CANCELLED, LATE)
 
@@ -174,12 +175,12 @@ def event_that_is_cleared() -> Scenario:
             swapco.sleep(0)
         flag.set()
         flag.clear()
+        assert flag.statistics() == (False, 0), "somebody who waited waits still"
         schedule_point(flag)
-        assert flag.statistics().waiting == 0 or not flag.is_set()
         flag.set()
 
     def law(ends: list[Any]) -> None:
-        assert ends[0] in (*GONE, True)
+        assert ends[:2] == [True, True]
 
     return Scenario([wait, wait, pulse], law, victims=())
 
@@ -214,6 +215,64 @@ def condition(kind: Callable[[], Any] = swapco.Lock) -> Scenario:
 
 def condition_of_rlock() -> Scenario:
     return condition(swapco.RLock)
+
+
+def condition_of_an_rlock_taken_twice() -> Scenario:
+    """``wait`` gives all levels of the lock away, and has all of them again however it ends."""
+    mutex, section = swapco.RLock(), Section()
+    changed = swapco.Condition(mutex)
+    news: list[str] = []
+
+    def read() -> str:
+        with mutex, changed:
+            try:
+                while not news:
+                    changed.wait()
+                return news[0]
+            finally:
+                assert mutex.statistics()[1:3] == (swapco.current_fiber(), 2)
+                section.visit()
+
+    def write() -> None:
+        with changed:
+            section.visit()
+            news.append("news")
+            changed.notify_all()
+
+    def law(ends: list[Any]) -> None:
+        assert all(end in (*GONE, "news") for end in ends[:2])
+        assert mutex.statistics() == (False, None, 0, 0)
+        assert changed.statistics().waiting == 0
+
+    return Scenario([read, read, write], law, victims=(0, 1))
+
+
+def condition_notified_too_late() -> Scenario:
+    """Each notification lets one go on, or finds its time over in the same instant: none goes to both."""
+    changed = swapco.Condition()
+    told: list[bool] = []
+
+    def wait() -> None:
+        with changed:
+            try:
+                told.append(changed.wait(timeout=1))
+            except TimeoutError:
+                told.append(False)
+            assert changed.locked()
+
+    def notify() -> int:
+        swapco.sleep(1)
+        with changed:
+            waiting = changed.statistics().waiting
+            changed.notify()
+            return min(1, waiting)
+
+    def law(ends: list[Any]) -> None:
+        gone = len([end for end in ends[:2] if end in GONE])
+        assert ends[2] - gone <= told.count(True) <= ends[2]
+        assert changed.statistics() == (0, (False, None, 0, 0))
+
+    return Scenario([wait, wait, notify], law, victims=(0, 1))
 
 
 def condition_with_one_item() -> Scenario:
@@ -282,6 +341,147 @@ def barrier_generations() -> Scenario:
         assert meeting.n_waiting == 0
 
     return Scenario([walk(0), walk(1)], law, victims=())
+
+
+def barrier_aborted() -> Scenario:
+    """``abort`` sends away who waits and who comes later; whom the barrier let go before has passed."""
+    meeting = swapco.Barrier(2)
+
+    def meet() -> str:
+        try:
+            meeting.wait()
+        except asyncio.BrokenBarrierError:
+            return "broken"
+        return "passed"
+
+    def abort() -> None:
+        schedule_point(meeting)
+        meeting.abort()
+
+    def law(ends: list[Any]) -> None:
+        assert ends[:2] in (["passed"] * 2, ["broken"] * 2) or set(GONE) & set(ends)
+        assert ends[:2].count("passed") in (0, 2)
+        assert meeting.statistics() == (2, 0, True)
+
+    return Scenario([meet, meet, abort], law, victims=(0, 1))
+
+
+def barrier_reset() -> Scenario:
+    """``reset`` sends away who waits, and nobody else: the next two pass."""
+    meeting = swapco.Barrier(2)
+    sent_away: list[int] = []
+
+    def meet() -> None:
+        while True:
+            try:
+                meeting.wait()
+            except asyncio.BrokenBarrierError:
+                sent_away.append(1)
+            else:
+                return
+
+    def reset() -> int:
+        schedule_point(meeting)
+        waiting = meeting.n_waiting
+        meeting.reset()
+        assert meeting.n_waiting == 0
+        return waiting
+
+    def law(ends: list[Any]) -> None:
+        assert len(sent_away) == ends[2]
+        assert meeting.statistics() == (2, 0, False)
+
+    return Scenario([meet, meet, reset], law, victims=())
+
+
+def bounded_semaphore_given_too_often() -> Scenario:
+    """One permit is taken, and two fibers give it back: one of them is refused, whoever comes second."""
+    permits = swapco.BoundedSemaphore(1)
+    taken: list[int] = []
+    given: list[bool] = []
+
+    def give() -> None:
+        try:
+            permits.release()
+        except ValueError:
+            given.append(False)
+        else:
+            given.append(True)
+
+    def take_and_give() -> None:
+        permits.acquire()
+        taken.append(1)
+        schedule_point(permits)
+        give()
+
+    def only_give() -> None:
+        schedule_point(permits)
+        give()
+
+    def law(ends: list[Any]) -> None:
+        assert given.count(True) == len(taken)
+        assert permits.statistics() == (1, 0)
+
+    return Scenario([take_and_give, only_give], law)
+
+
+def first_come(kind: Callable[[], Any] = swapco.Lock) -> Scenario:
+    """Who waits gets it in the order of arrival, and who comes later overtakes nobody."""
+    gate = kind()
+    arrived: list[int] = []
+    passed: list[int] = []
+
+    def visitor(me: int) -> Callable[[], None]:
+        def visit() -> None:
+            schedule_point(gate)
+            arrived.append(me)
+            with gate:
+                passed.append(me)
+                schedule_point(gate)
+
+        return visit
+
+    def law(ends: list[Any]) -> None:
+        assert passed == arrived
+
+    return Scenario([visitor(0), visitor(1), visitor(2)], law, victims=())
+
+
+def first_come_semaphore() -> Scenario:
+    return first_come(lambda: swapco.Semaphore(1))
+
+
+def first_come_rlock() -> Scenario:
+    return first_come(swapco.RLock)
+
+
+def first_notified() -> Scenario:
+    """Notifications go to who has waited longest."""
+    changed = swapco.Condition()
+    arrived: list[int] = []
+    told: list[int] = []
+
+    def waiter(me: int) -> Callable[[], None]:
+        def wait() -> None:
+            with changed:
+                arrived.append(me)
+                changed.wait()
+                told.append(me)
+
+        return wait
+
+    def notify() -> None:
+        for _ in range(3):
+            while not changed.statistics().waiting:
+                swapco.sleep(0)
+            with changed:
+                changed.notify()
+            schedule_point(changed)
+
+    def law(ends: list[Any]) -> None:
+        assert told == arrived
+
+    return Scenario([waiter(0), waiter(1), waiter(2), notify], law, victims=())
 
 
 def parking_lot() -> Scenario:
@@ -377,12 +577,22 @@ SCENARIOS: dict[str, Make] = {
         event,
         condition,
         condition_of_rlock,
+        condition_of_an_rlock_taken_twice,
+        condition_notified_too_late,
         condition_with_one_item,
         barrier,
+        barrier_aborted,
+        bounded_semaphore_given_too_often,
         parking_lot,
         tokens,
     )
 }
 """Those whose law also holds when a fiber is cancelled, or its time is over."""
 
-UNDISTURBED: dict[str, Make] = {make.__name__: make for make in (event_that_is_cleared, barrier_generations, handoffs)}
+UNDISTURBED: dict[str, Make] = {
+    make.__name__: make for make in (event_that_is_cleared, barrier_generations, barrier_reset, handoffs)
+}
+#: Fibers come one after the other at schedule points only: entries of primitives would come between a note and the act.
+IN_ORDER: dict[str, Make] = {
+    make.__name__: make for make in (first_come, first_come_rlock, first_come_semaphore, first_notified)
+}

@@ -11,7 +11,7 @@ import swapco
 from swapco import QueueShutDown
 from swapco.testing import schedule_point
 
-__all__ = ["SCENARIOS", "UNDISTURBED"]
+__all__ = ["IN_ORDER", "SCENARIOS", "UNDISTURBED"]
 
 GONE = (CANCELLED, LATE)
 
@@ -124,19 +124,17 @@ def putters_of_a_full_queue() -> Scenario:
         swapco.sleep(1)
         gotten.append(queue.get())
         schedule_point(queue)
-        gotten.append(queue.get(timeout=1))
+        try:
+            gotten.append(queue.get(timeout=1))
+        except TimeoutError:
+            assert queue.statistics().putting == 0
 
     def law(ends: list[Any]) -> None:
         was_put = [0, *(number for number, end in enumerate(ends[:2], 1) if end is True)]
         assert sorted(gotten + rest_of(queue)) == was_put
         assert queue.statistics().putting == 0
 
-    scenario = Scenario([putter(1), putter(2), drain], law, victims=(0, 1))
-    return scenario
-
-
-def putters_undisturbed() -> Scenario:
-    return putters_of_a_full_queue()
+    return Scenario([putter(1), putter(2), drain], law, victims=(0, 1))
 
 
 def shutdown(*, immediate: bool = False) -> Scenario:
@@ -175,7 +173,7 @@ def shutdown(*, immediate: bool = False) -> Scenario:
             assert sorted(gotten + rest) == put
         if ends[1] not in GONE:
             assert not rest, "a consumer that was not disturbed leaves nothing"
-        queue.join() if not rest else None
+        assert queue.statistics()[2:6] == (len(rest), 0, 0, 0)
 
     return Scenario([produce, consume, close], law, victims=(0, 1))
 
@@ -207,7 +205,9 @@ def work(workers: int = 1) -> Scenario:
         queue.shutdown()
 
     def law(ends: list[Any]) -> None:
+        assert sorted(done) == [0, 1]
         assert done == [0, 1] or workers > 1
+        assert queue.statistics() == (0, 0, 0, 0, 0, 0, True)
 
     return Scenario([worker] * workers + [boss], law, victims=())
 
@@ -234,6 +234,123 @@ def patience() -> Scenario:
         assert queue.statistics()[2:6] == (0, 0, 0, 0)
 
     return Scenario([joiner, joiner, worker], law, victims=(0, 1))
+
+
+def putters_shut_out() -> Scenario:
+    """A putter that waits when the queue is shut down has put nothing, or was admitted before."""
+    queue: swapco.Queue[int] = swapco.Queue(1)
+    queue.put_nowait(0)
+
+    def putter(item: int) -> Callable[[], bool]:
+        def put() -> bool:
+            try:
+                queue.put(item)
+            except QueueShutDown:
+                return False
+            return True
+
+        return put
+
+    def get_and_close() -> int:
+        schedule_point(queue)
+        item = queue.get()
+        schedule_point(queue)
+        queue.shutdown()
+        return item
+
+    def law(ends: list[Any]) -> None:
+        was_put = [0, *(number for number, end in enumerate(ends[:2], 1) if end is True)]
+        assert sorted([ends[2], *rest_of(queue)]) == was_put
+        assert queue.statistics()[3:6] == (0, 0, 0)
+
+    return Scenario([putter(1), putter(2), get_and_close], law, victims=(0, 1))
+
+
+def join_with_a_limit() -> Scenario:
+    """The last item is done in the instant in which the time of ``join`` is over: it ends, or says so."""
+    queue: swapco.Queue[int] = swapco.Queue()
+    queue.put_nowait(0)
+
+    def joiner() -> bool:
+        try:
+            queue.join(timeout=1)
+        except TimeoutError:
+            return False
+        assert queue.statistics().unfinished == 0
+        return True
+
+    def worker() -> None:
+        queue.get()
+        swapco.sleep(1)
+        queue.task_done()
+
+    def law(ends: list[Any]) -> None:
+        assert queue.statistics()[2:6] == (0, 0, 0, 0)
+        assert all(end in (*GONE, True, False) for end in ends[:2])
+
+    return Scenario([joiner, joiner, worker], law, victims=(0, 1))
+
+
+def never_over_full() -> Scenario:
+    """Whoever puts, and however: there are never more items than room, and none is refused while there is room."""
+    queue: swapco.Queue[int] = swapco.Queue(1)
+
+    def put(item: int) -> Callable[[], None]:
+        def puts() -> None:
+            queue.put(item)
+            assert queue.qsize() <= 1
+
+        return puts
+
+    def put_nowait() -> bool:
+        full = queue.full()
+        try:
+            queue.put_nowait(3)
+        except swapco.QueueFull:
+            assert full
+            return False
+        assert not full
+        assert queue.qsize() <= 1
+        return True
+
+    def get() -> list[int]:
+        return [queue.get(), queue.get()]
+
+    def law(ends: list[Any]) -> None:
+        was_put = [1, 2, 3] if ends[2] else [1, 2]
+        assert sorted(ends[3] + rest_of(queue)) == was_put
+
+    return Scenario([put(1), put(2), put_nowait, get], law, victims=())
+
+
+def smallest_first() -> Scenario:
+    """A getter never gets an item while the queue holds a smaller one."""
+    queue: swapco.PriorityQueue[int] = swapco.PriorityQueue(2)
+    gotten: list[int] = []
+
+    def produce(*items: int) -> Callable[[], None]:
+        def produces() -> None:
+            for item in items:
+                queue.put(item)
+
+        return produces
+
+    def consume() -> None:
+        for _ in range(3):
+            item = queue.get()
+            gotten.append(item)
+            if queue.qsize():
+                # nobody else gets, so the smallest of these may go back unseen
+                held = [queue.get_nowait() for _ in range(queue.qsize())]
+                assert held == sorted(held)
+                for other in held:
+                    queue.put_nowait(other)
+
+    def law(ends: list[Any]) -> None:
+        assert sorted(gotten) == [1, 2, 3]
+        assert queue.qsize() == 0
+
+    return Scenario([produce(3, 1), produce(2), consume], law, victims=())
 
 
 def getters_first_come() -> Scenario:
@@ -271,9 +388,11 @@ SCENARIOS: dict[str, Make] = {
         putters_of_a_full_queue,
         shutdown,
         shutdown_immediate,
+        putters_shut_out,
+        join_with_a_limit,
         patience,
     )
 }
-UNDISTURBED: dict[str, Make] = {make.__name__: make for make in (work, work_of_two)}
+UNDISTURBED: dict[str, Make] = {make.__name__: make for make in (never_over_full, smallest_first, work, work_of_two)}
 #: Fibers come one after the other at schedule points only: entries of primitives would come between a note and the act.
 IN_ORDER: dict[str, Make] = {make.__name__: make for make in (getters_first_come,)}

@@ -306,6 +306,40 @@ def test_gather_cancelled_waits_for_its_children() -> None:
 
 
 @in_fiber
+def test_gather_cancelled_waits_also_when_one_has_ended() -> None:
+    release = asyncio.Event()
+    ended: list[str] = []
+
+    def slow_to_end() -> None:
+        try:
+            forever()
+        except asyncio.CancelledError:
+            swapco.await_(release.wait())
+            ended.append("slow")
+            raise
+
+    gathering = swapco.spawn(gather, forever, slow_to_end)
+    settle()
+    gathering.cancel()
+    settle()
+    assert not gathering.done(), "it waits for the second one, though the first one has ended"
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        gathering.join()
+    assert ended == ["slow"]
+
+
+@in_fiber
+def test_gather_cancelled_retrieves_the_exceptions_that_it_would_return() -> None:
+    gathering = swapco.spawn(lambda: gather(partial(fail, KeyError()), forever, return_exceptions=True))
+    settle()
+    gathering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        gathering.join()
+    gc.collect()  # the fixture sees it if an error is logged
+
+
+@in_fiber
 def test_gather_cancelled_passes_the_message_on() -> None:
     fiber, future = swapco.spawn(forever), asyncio.get_running_loop().create_future()
     gathering = swapco.spawn(gather, fiber, future)
