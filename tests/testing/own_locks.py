@@ -295,8 +295,9 @@ def condition_with_one_item() -> Scenario:
             changed.notify()
 
     def law(ends: list[Any]) -> None:
-        assert ends[:2].count("item") == 1, "who was not disturbed gets it"
-        assert not stock
+        gone = len([end for end in ends[:2] if end in GONE])
+        assert ends[:2].count("item") == 1 or gone == 2, "who was not disturbed gets it"
+        assert len(stock) == 1 - ends[:2].count("item")
 
     return Scenario([consume, consume, produce], law, victims=(0, 1))
 
@@ -314,7 +315,8 @@ def barrier() -> Scenario:
         return "passed"
 
     def law(ends: list[Any]) -> None:
-        assert sorted(passed) == [0, 1], "at most one was disturbed"
+        gone = len([end for end in ends if end in GONE])
+        assert sorted(passed) == [0, 1] or (gone > 1 and not passed)
         assert meeting.n_waiting == 0
         assert not meeting.broken
 

@@ -82,6 +82,7 @@ def thread_fibers_disturbed() -> Scenario:
     lock, queue = swapco.Lock(), swapco.Queue[int]()
     queue.put_nowait(0)
     gotten: list[int] = []
+    fibers: list[swapco.Fiber[None]] = []
 
     def work() -> None:
         with lock:
@@ -90,16 +91,16 @@ def thread_fibers_disturbed() -> Scenario:
             gotten.append(queue.get(timeout=1))
 
     def start() -> None:
-        fiber = swapco.spawn(work, thread=True)
+        fibers.append(fiber := swapco.spawn(work, thread=True))
         try:
             fiber.join()
         except TimeoutError:
             pass
         finally:
             fiber.cancel()
-            swapco.wait([fiber])
 
     def law(ends: list[Any]) -> None:
+        swapco.gather(*fibers, return_exceptions=True)
         assert len(gotten) + queue.qsize() == 1
         assert lock.statistics() == (False, None, 0, 0)
 
@@ -190,11 +191,12 @@ def locals_of_fibers() -> Scenario:
             assert variable.get() == -1
             own.value = me
             variable.set(me)
-            schedule_point()
-            swapco.sleep(0)
+            if me:
+                child = swapco.spawn(lambda: (hasattr(own, "value"), variable.get()))
+                assert child.join() == (False, me)
+            else:
+                schedule_point()
             assert (own.value, variable.get()) == (me, me)
-            child = swapco.spawn(lambda: (hasattr(own, "value"), variable.get()))
-            assert child.join() == (False, me)
 
         return uses
 

@@ -104,7 +104,7 @@ def limit_that_is_moved() -> Scenario:
     return Scenario([caller, mover], law, victims=(0,))
 
 
-def same_instant() -> Scenario:
+def timers_of_one_instant() -> Scenario:
     """Timers of the same instant: all of them fire, each sleeper once, and time does not go on before."""
     woken: list[int] = []
 
@@ -186,7 +186,7 @@ SCENARIOS: dict[str, Make] = {
         nested_limits,
         limit_and_wakeup,
         limit_that_is_moved,
-        same_instant,
+        timers_of_one_instant,
         blocked_with_a_limit,
     )
 }
