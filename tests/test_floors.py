@@ -69,7 +69,8 @@ FLOORS: list[tuple[str, ...]] = [
     ("testing.report",),
     ("testing.timeline",),
     ("testing.search",),
-    ("testing.explore", "testing.properties"),
+    ("testing.candidates", "testing.properties"),
+    ("testing.explore",),
     ("testing.stateful",),
     ("testing",),
     # only collect names

@@ -8,6 +8,7 @@ addresses and values in them) do not count.
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Program", "fingerprint"]
 
+#: What a body raises to say something to whoever runs the test: no failure, and not to be explored.
+_OF_RUNNERS = {
+    "pytest": ("skip.Exception", "xfail.Exception", "exit.Exception"),
+    "unittest": ("SkipTest",),
+    "hypothesis.errors": ("StopTest", "UnsatisfiedAssumption"),
+}
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 
 
@@ -70,7 +77,7 @@ class Program:
         return len(self.control.actors)
 
     def run(self, strategy: Strategy, number: int = 0, *, watcher: Any = None) -> Outcome:
-        """One run."""
+        """One run.  Errors: what a body raises for whoever runs the test: that it is skipped, an example is not wanted."""
         slot = self._slot
         assert slot is not None, "a Program runs inside session()"
         if not slot.usable:
@@ -84,7 +91,11 @@ class Program:
         control.footprints = self.footprints
         control.watcher = watcher
         self.runs += 1
-        return slot.execute(self.body, strategy, number)
+        outcome = slot.execute(self.body, strategy, number)
+        if outcome.failed and _is_for_the_runner(outcome.exception):
+            assert outcome.exception is not None
+            raise outcome.exception
+        return outcome
 
     def record(self, outcome: Outcome) -> Execution:
         """What the last run was, as data."""
@@ -108,6 +119,20 @@ class Program:
         if outcome.kind == "aborted" and isinstance(outcome.exception, Exception):
             raise outcome.exception
         return self.record(outcome)
+
+
+def _is_for_the_runner(exception: BaseException | None) -> bool:
+    if isinstance(exception, KeyboardInterrupt | SystemExit):
+        return True
+    for module, names in _OF_RUNNERS.items():
+        if module in sys.modules:
+            for name in names:
+                kind: Any = sys.modules[module]
+                for part in name.split("."):
+                    kind = getattr(kind, part)
+                if isinstance(exception, kind):
+                    return True
+    return False
 
 
 def fingerprint(exception: BaseException | None) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -28,7 +29,19 @@ from .strategies import PCT, POS, URW, ByName, Path, Portfolio, RandomWalk
 from .systematic import DFS, DPOR
 from .trace import Execution, Pruned, UncontrolledNondeterminism
 
-__all__ = ["Result", "replay", "run", "search", "verify"]
+__all__ = [
+    "Result",
+    "conclude",
+    "failure_file",
+    "make_strategy",
+    "must_repeat",
+    "name_of_body",
+    "positive",
+    "replay",
+    "run",
+    "search",
+    "verify",
+]
 
 #: Schedules that a proof of the minimum may run.
 PROOF_LIMIT = 2_000
@@ -90,6 +103,7 @@ class Result:
 
     def check(self) -> Result:
         """Raise the exception, with the report as a note, if the search has found a failure; else return the result."""
+        __tracebackhide__ = True  # pytest shows the program's frames
         if not self.failed:
             return self
         assert self.exception is not None
@@ -125,8 +139,8 @@ def search(
     Errors: TypeError and ValueError for arguments that make no sense; RuntimeError inside an event loop.
     """
     program = Program(body, max_steps=max_steps, preempt=preempt, switch=switch)
-    result = Result(name or _name_of(body), strategy=_words_of(strategy), seed=seed)
-    return _explored(program, result, _strategy(strategy), schedules, shrink_failure, save)
+    result = Result(name or name_of_body(body), strategy=_words_of(strategy), seed=seed)
+    return _explored(program, result, make_strategy(strategy), schedules, shrink_failure, save)
 
 
 def verify(
@@ -151,10 +165,10 @@ def verify(
     """
     program = Program(body, max_steps=max_steps, preempt=preempt, switch=switch)
     bounded = DFS(preemption_bound)
-    chosen = bounded if strategy == "dfs" else _strategy(strategy)
+    chosen = bounded if strategy == "dfs" else make_strategy(strategy)
     if not chosen.exhaustive:
         raise ValueError(f'strategy is "dfs" or "dpor", or an exhaustive Strategy, not {strategy!r}: use search()')
-    result = Result(name or _name_of(body), strategy=_words_of(strategy))
+    result = Result(name or name_of_body(body), strategy=_words_of(strategy))
     return _explored(program, result, chosen, schedules, True, save)
 
 
@@ -167,7 +181,7 @@ def _explored(
     save: bool | str | os.PathLike[str],
 ) -> Result:
     """Run schedules until one fails, the strategy has finished, or there were enough."""
-    limit = _positive("schedules", schedules)
+    limit = positive("schedules", schedules)
     if not isinstance(result.seed, int):
         raise TypeError(f"a seed is a whole number, not {result.seed!r}")
     program.footprints = strategy.footprints
@@ -190,14 +204,14 @@ def _explored(
                     # there is nothing to choose
                     result.exhausted = True
                     return None
-                _must_repeat(program, program.record(outcome))
+                must_repeat(program, program.record(outcome))
         return None
 
     simplest = strategy.simplest_first
-    return _concluded(program, result, session, shrink_failure and not simplest, save, prove=not simplest)
+    return conclude(program, result, session, shrink_failure and not simplest, save, prove=not simplest)
 
 
-def _concluded(
+def conclude(
     program: Program,
     result: Result,
     session: Callable[[], Execution | None],
@@ -216,7 +230,7 @@ def _concluded(
         result.exception = found.exception
         result.found = len(found.decisions), found.deviations, found.preemptions
         program.footprints = False
-        _must_repeat(program, found)
+        must_repeat(program, found)
         simplest = found
         if shrink_failure:
             affordable = DECISIONS_LIMIT // (len(found.decisions) + 1)
@@ -236,7 +250,7 @@ def _concluded(
         result.failed = True
         result.exception = error
     if result.failed and save is not False and result.schedule is not None:
-        file = _file_of(result.test) if save is True else FilePath(save)
+        file = failure_file(result.test) if save is True else FilePath(save)
         result.schedule.save(file)
         result.path = str(file)
     return result
@@ -273,7 +287,7 @@ class _Told(Path):
         self._teller.over(control)
 
 
-def _must_repeat(program: Program, before: Execution) -> None:
+def must_repeat(program: Program, before: Execution) -> None:
     """UncontrolledNondeterminism if the same decisions show something else."""
     strategy = Path(before.path)
     now = program.record(program.run(strategy))
@@ -351,7 +365,7 @@ def replay(
     """
     wanted = load_schedule(schedule)
     program = Program(body, max_steps=max_steps, preempt=wanted.preempt, switch=switch)
-    result = Result(_name_of(body), strategy="replay", schedules=1)
+    result = Result(name_of_body(body), strategy="replay", schedules=1)
 
     def session() -> None:
         by_number = Path(wanted.path)
@@ -403,7 +417,8 @@ _STRATEGIES: dict[str, Callable[[], Strategy]] = {
 }
 
 
-def _strategy(strategy: str | Strategy) -> Strategy:
+def make_strategy(strategy: str | Strategy) -> Strategy:
+    """The strategy of that name, or the one that was passed; ``start`` it.  ValueError for another name."""
     if isinstance(strategy, Strategy):
         return strategy
     if strategy not in _STRATEGIES:
@@ -415,19 +430,23 @@ def _words_of(strategy: str | Strategy) -> str:
     return strategy if isinstance(strategy, str) else repr(strategy)
 
 
-def _positive(name: str, value: int) -> int:
+def positive(name: str, value: int) -> int:
+    """The value of an argument that counts something.  ValueError unless it is a whole number from 1 on."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is a number from 1 on, not {value!r}")
     return value
 
 
-def _name_of(body: Any) -> str:
+def name_of_body(body: Any) -> str:
+    """What reports and files call it: its module and qualified name."""
     name = getattr(body, "__qualname__", type(body).__qualname__)
     module = getattr(body, "__module__", None)
     return f"{module}.{name}" if module else str(name)
 
 
-def _file_of(test: str) -> FilePath:
-    """Where the failing schedule of a test is kept."""
+def failure_file(test: str) -> FilePath:
+    """Where the failing schedule of a test is kept: no two tests have the same file."""
     directory = FilePath(os.environ.get("SWAPCO_FAILURES") or ".swapco")
-    return directory / (re.sub(r"[^\w.\[\]-]+", "_", test).strip("_")[-150:] + ".json")
+    plain = test.replace("::", ".").replace("/", ".")
+    name = re.sub(r"[^\w.\[\]-]+", "_", plain, flags=re.ASCII).strip("_")[-150:]
+    return directory / (f"{name}.json" if name == plain else f"{name}-{zlib.crc32(test.encode()):08x}.json")
