@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "find", "in_example", "memory_of", "quickly"]
 
-#: Schedules that an example runs in the order of simplicity, once the test has failed.
-SIMPLEST = 100
+#: Schedules with one deviation, and then in the order of simplicity, that an example runs once the test has failed.
+SIMPLEST = 50
 #: Replays for the first failure of a test, so that what is remembered is simple.
 REPLAYS = 60
 #: How many schedules are remembered for a shape, how many shapes, and how many schedules of other shapes.

@@ -310,7 +310,7 @@ class _Plan:
     def scaled(self) -> int:
         """The number of schedules, as the environment wants it."""
         text = os.environ.get("SWAPCO_SCHEDULES", "")
-        number = _from_environment(
+        number: float = _from_environment(
             "SWAPCO_SCHEDULES", lambda text: float(text.removesuffix("x")), "a number, or a factor such as 10x", 1.0
         )
         wanted = self.schedules * number if text.endswith("x") or not text else number
