@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from .control import Control, Strategy
 from .loop import ControlledLoop
@@ -26,4 +26,3 @@ class ControlledSlot:
     @property
     def usable(self) -> bool: ...
 
-def refuse_real(what: str) -> NoReturn: ...

@@ -24,8 +24,6 @@ Invariants
 - What the event loop of the program would be (``asyncio.get_running_loop()``) is the in-memory one, only while it runs.
 """
 
-import sys
-
 from cpython.object cimport PyObject
 
 from .._core.clock cimport NEVER_NS, VirtualClock
@@ -40,9 +38,8 @@ from .control cimport ABANDONED, GOES_ON, STEP_BOUND, STOPPED, Control, Strategy
 
 from .._core.backends import make_backend
 from .._loop.compat import get_running_loop, set_running_loop
-from .errors import RealIOError, StepBoundExceeded, Unwinding
+from .errors import StepBoundExceeded, Unwinding, refuse_real
 from .loop import ControlledLoop
-from .places import place_of_frame
 from .stuck import leak, nothing_can_run
 
 
@@ -75,16 +72,6 @@ cdef class ControlledHub(PollingHub):
 
     cdef int refuse_io(self) except -1:
         refuse_real("I/O on a descriptor")
-
-
-def refuse_real(what: str) -> None:
-    """Raise RealIOError: the program of a controlled run does something that no schedule could repeat."""
-    place = place_of_frame(sys._getframe())
-    raise RealIOError(
-        f"{what} in a controlled run: its outcome depends on more than the schedule. It was called at {place}"
-        f"{': ' + place.source if place is not None else ''}. "
-        "Give the program a swapco.testing.MemoryNetwork, or a fake, instead"
-    )
 
 
 cdef class _MainWatch(Watcher):

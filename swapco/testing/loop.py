@@ -225,15 +225,11 @@ class ControlledLoop(asyncio.AbstractEventLoop):
 
     def _only_here(self, what: str) -> None:
         if get_running_loop() is not self:
-            from .controlled import refuse_real
-
             refuse_real(what)
 
 
 def _refuse(name: str) -> Any:
     def method(self: ControlledLoop, *args: Any, **kwargs: Any) -> Any:
-        from .controlled import refuse_real
-
         refuse_real(f"loop.{name}()")
 
     method.__name__ = name
