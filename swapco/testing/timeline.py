@@ -578,8 +578,10 @@ _LEGEND = {
 def _escaped(text: str, columns: int) -> str:
     """For XML, in one line, and not wider than so many columns."""
     text = fitted(text, columns)
-    while _columns(text) > columns and len(text) > 4:
-        text = text[: len(text) * 3 // 4].rstrip() + "..."
+    if _columns(text) > columns:
+        while text and _columns(text) > columns - 3:
+            text = text[:-1]
+        text += "..."
     return escape(text)
 
 
