@@ -444,7 +444,7 @@ def _waits(result: Result, story: Story) -> list[str]:
         bar = " "
         if cycle and at < cycle:
             bar = "." if at == 0 else "'" if at == cycle - 1 else "|"
-        wants = "the end" if wait.owner and wait.wants == f"the end of {wait.owner}" else wait.wants or "?"
+        wants = "the end" if wait.owner and wait.wants.startswith("the end of ") else wait.wants or "?"
         rows.append((bar, names[wait.fiber], fitted(wants, 36), names[wait.owner] if wait.owner else "nobody", wait))
     first = max(len(row[1]) for row in rows)
     second = max(len(row[2]) for row in rows)

@@ -24,7 +24,7 @@ from .execution import Program, fingerprint
 from .exhaust import prove_minimum
 from .schedule import Schedule, load_schedule
 from .shrink import shrink
-from .story import Story, Teller
+from .story import Story, Teller, headline_of
 from .strategies import PCT, POS, URW, ByName, Path, Portfolio, RandomWalk
 from .systematic import DFS, DPOR
 from .trace import Execution, Pruned, UncontrolledNondeterminism
@@ -271,7 +271,7 @@ def _tell(program: Program, result: Result, execution: Execution) -> None:
     result.story = teller.story()
     while path and path[-1] == 0:
         path.pop()
-    place = _first_line(result.exception)
+    place = headline_of(result.exception)
     result.schedule = Schedule(tuple(path), result.story.named, result.test, place, program.preempt)
 
 
@@ -320,11 +320,7 @@ def _words(program: Program, decision: Any) -> str:
 
 
 def _end(execution: Execution) -> str:
-    return f"raised {_first_line(execution.exception)}" if execution.failed else "passed"
-
-
-def _first_line(exception: BaseException | None) -> str:
-    return f"{type(exception).__name__}: {exception}".split("\n", 1)[0]
+    return f"raised {headline_of(execution.exception)}" if execution.failed else "passed"
 
 
 # ------------------------------------------------------------------------------------------------- replaying

@@ -171,6 +171,8 @@ class Teller:
         self._targets: dict[str, list[Any]] = {}
         # moments at which somebody begins to wait: how to say it, and for what
         self._wants: dict[int, tuple[str, Any]] = {}
+        # fibers that have not ended when the run is over: how they are ended then is no part of the story
+        self._left: set[int] = set()
         self._waits: list[tuple[Wait, str, Any]] = []
 
     def __call__(self, control: Any, chosen: int) -> None:
@@ -218,6 +220,7 @@ class Teller:
         """Called when the run is over, and its fibers have not been ended yet."""
         self._control = control
         self._learn_names()
+        self._left.update(n for n, fiber in enumerate(control.fibers) if fiber is not None and not fiber.done())
         waiting = [fiber for fiber in control.fibers if fiber is not None and fiber.wait_reason is not None]
         cycle = cycle_of(waiting, owners_of)
         following = {id(fiber): after for fiber, after in zip(cycle, [*cycle[1:], *cycle[:1]], strict=True)}
@@ -239,7 +242,7 @@ class Teller:
                 name = self._names[number]
                 fibers.append(name)
                 error = _exception_of(fiber)
-                if isinstance(error, Unwinding):
+                if number in self._left or isinstance(error, Unwinding):
                     unfinished.append(name)
                 elif isinstance(error, Exception):
                     endings[name] = self._ending(number, error)

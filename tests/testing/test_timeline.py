@@ -25,7 +25,7 @@ LIMIT = 200_000
 
 def parsed(svg: str) -> ElementTree.Element:
     """The root, after what holds for every picture."""
-    root = ElementTree.fromstring(svg.encode("utf-8"))  # noqa: S314
+    root = ElementTree.fromstring(svg.encode("utf-8"))
     assert root.tag == f"{SVG}svg"
     assert len(svg.encode("utf-8")) <= LIMIT
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
@@ -37,13 +37,15 @@ def parsed(svg: str) -> ElementTree.Element:
     for element in root.iter():
         assert element.tag.removeprefix(SVG) in _ELEMENTS, element.tag
         for name, value in element.attrib.items():
-            assert not name.startswith("on") and "href" not in name
+            assert not name.startswith("on")
+            assert "href" not in name
             assert "url(" not in value or value.startswith("url(#")
         for name in ("x", "cx"):
             assert -1 <= float(element.attrib.get(name, 0)) <= width
         for name in ("y", "cy"):
             assert -1 <= float(element.attrib.get(name, 0)) <= height
-    assert "@import" not in svg and "@font-face" not in svg
+    assert "@import" not in svg
+    assert "@font-face" not in svg
     markers = {element.attrib["id"] for element in root.iter(f"{SVG}marker")}
     for element in root.iter(f"{SVG}path"):
         if "marker-end" in element.attrib:
@@ -121,7 +123,7 @@ def test_a_failure_without_a_schedule_says_what_it_is() -> None:
 @given(st.text(), st.integers(3, 60))
 def test_text_is_escaped_and_fits(text: str, columns: int) -> None:
     escaped = timeline._escaped(text, columns)
-    shown = ElementTree.fromstring(f"<a>{escaped}</a>").text or ""  # noqa: S314
+    shown = ElementTree.fromstring(f"<a>{escaped}</a>").text or ""
     assert timeline._columns(shown) <= columns
     if timeline._columns(text) <= columns and text.isprintable():
         assert shown == text
@@ -142,7 +144,8 @@ def test_a_hundred_thousand_moments_and_hostile_names_fit() -> None:
 
     path = tuple(itertools.islice(itertools.cycle((0, 1, 2, 0, 2)), 90_000))
     result = testing.replay(body, testing.Schedule(path, (), "", "ValueError", "points"), max_steps=10**6)
-    assert result.failed and result.story is not None
+    assert result.failed
+    assert result.story is not None
     assert len(result.story.moments) > 95_000
     root = parsed(svg_timeline(result))
     shown = "\n".join(texts(root))
@@ -180,13 +183,17 @@ def test_a_preemption_has_a_band_an_arrow_and_its_number() -> None:
 
 def test_lanes_are_in_the_order_in_which_fibers_were_spawned() -> None:
     _, root = picture(programs.deadlock)
-    heads = {element.text: float(element.attrib["x"]) for element in of_class(root, "b") if "text-anchor" in element.attrib}
+    heads = {
+        element.text: float(element.attrib["x"]) for element in of_class(root, "b") if "text-anchor" in element.attrib
+    }
     assert sorted(heads, key=lambda name: heads[name or ""]) == ["main", "taker 0", "taker 1", "taker 2"]
 
 
 def test_bars_are_in_the_lane_of_whoever_runs_and_in_order() -> None:
     result, root = picture(programs.lost_update)
-    heads = {float(element.attrib["x"]): element.text for element in of_class(root, "b") if "text-anchor" in element.attrib}
+    heads = {
+        float(element.attrib["x"]): element.text for element in of_class(root, "b") if "text-anchor" in element.attrib
+    }
     bars = [
         (float(bar.attrib["y"]), heads[float(bar.attrib["x"]) + float(bar.attrib["width"]) / 2])
         for bar in root.iter(f"{SVG}rect")
@@ -203,7 +210,9 @@ def test_a_deadlock_is_a_ring_of_arrows() -> None:
     # taker to taker to taker, main to the first, and the legend
     assert len(needs) == 5
     (head,) = [text for text in texts(root) if text.startswith("At the end nobody can run")]
-    assert re.fullmatch(r"At the end nobody can run: (taker \d) waits for taker \d waits for taker \d waits for \1", head)
+    assert re.fullmatch(
+        r"At the end nobody can run: (taker \d) waits for taker \d waits for taker \d waits for \1", head
+    )
     assert {"Lock 1", "Lock 2", "Lock 3"} <= set(texts(root))
 
 
@@ -235,7 +244,8 @@ def test_virtual_time_is_shown_where_it_jumps() -> None:
 def test_wakeups_spawns_and_handoffs_are_arrows_and_only_what_there_is_is_in_the_legend() -> None:
     _, root = picture(programs.handoff)
     arrows = [path for path in of_class(root, "hand") if path.attrib.get("marker-end")]
-    assert len(arrows) == 2 and "hands over" in texts(root)
+    assert len(arrows) == 2
+    assert "hands over" in texts(root)
     assert "wakes" not in texts(root)
     _, root = picture(programs.child_fails)
     for kind, words in (("wake", "wakes"), ("spawn", "spawns")):
