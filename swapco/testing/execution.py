@@ -145,4 +145,4 @@ def fingerprint(exception: BaseException | None) -> int:
         parts.append(str(place_of_exception(exception)))
         if isinstance(exception, BaseExceptionGroup):
             parts += sorted(str(fingerprint(inner)) for inner in exception.exceptions)
-    return zlib.crc32("|".join(parts).encode())
+    return zlib.crc32("|".join(parts).encode(errors="backslashreplace"))
