@@ -84,7 +84,7 @@ def test_every_kind_of_failure_has_a_picture(body: Callable[[], Any], tmp_path: 
     shown = "\n".join(texts(root))
     assert type(result.exception).__name__ in shown or isinstance(result.exception, BaseExceptionGroup)
     assert "To run this schedule again:" in shown
-    assert "runs" in texts(root), "the legend"
+    assert {"runs", "fails"} <= set(texts(root)), "the legend"
     assert of_class(root, "stop"), "the failing place is marked"
     result.save_svg(tmp_path / "failure.svg")
     assert (tmp_path / "failure.svg").read_text(encoding="utf-8") == svg_timeline(result)
@@ -230,6 +230,19 @@ def test_a_lost_wakeup_says_that_nobody_is_left() -> None:
     assert re.search(r"worker \d  waits for the Event; nobody is left who would wake it", shown)
     # main only waits for the worker: it is not at fault
     assert re.search(r"main  waits for the end of worker \d$", shown, re.MULTILINE)
+
+
+def test_whoever_waits_last_is_dashed_to_the_end() -> None:
+    result, root = picture(programs.lost_wakeup)
+    assert result.story is not None
+    last = result.story.moments[-1].chosen
+    lane = next(element.attrib["x"] for element in of_class(root, "b") if element.text == last)
+    assert any(path.attrib["d"].startswith(f"M{lane} ") for path in of_class(root, "wait"))
+
+
+def test_a_row_has_a_bounded_number_of_arrows() -> None:
+    _, root = picture(programs.many)
+    assert len([path for path in of_class(root, "spawn") if path.attrib.get("marker-end")]) <= 9
 
 
 def test_virtual_time_is_shown_where_it_jumps() -> None:
