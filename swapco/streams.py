@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import socket as _socket
+from ._loop.poller import require_io
 from ._streams.reader import StreamReader
 from ._streams.server import Server, no_delay
 from ._streams.writer import StreamWriter, connect_streams
@@ -198,6 +199,7 @@ def start_server(
     and for ``ssl=``: TLS comes with a later release.
     """
     _refuse_tls(ssl)
+    require_io()
     if sock is not None:
         if host is not None or port is not None:
             raise ValueError("host/port and sock can not be specified at the same time")
@@ -233,6 +235,7 @@ def start_unix_server(
     removed when the server is closed.
     """
     _refuse_tls(ssl)
+    require_io()
     unlink = None
     if sock is not None:
         if path is not None:

@@ -55,7 +55,7 @@ from libc.string cimport memset
 from .._core.clock cimport NEVER_NS, Clock, deadline_after
 from .._core.hub cimport Hub
 from .._core.reasons cimport READ, WRITE
-from .._core.fiber cimport Dispatcher, FiberCore, Flushable, outside, running_fiber, section
+from .._core.fiber cimport Dispatcher, FiberCore, Flushable, fiber_here, outside, running_fiber, section
 from .._core.scheduler cimport Scheduler
 
 cdef extern from "sys/epoll.h" nogil:
@@ -612,6 +612,13 @@ cdef Poller poller_of(Dispatcher scheduler):
     if hub.poller is None:
         hub.refuse_io()
     return hub.poller
+
+
+def require_io() -> None:
+    """RuntimeError (RealIOError in a controlled run) if the loop of the running fiber does no I/O."""
+    cdef PyObject *p = fiber_here()
+    if p != NULL:
+        poller_of((<FiberCore>p).scheduler)
 
 
 def _wait(fd, timeout, bint reading, str caller):

@@ -21,7 +21,8 @@ Invariants
 ----------
 - Between two runs no fiber lives.  A program that cannot be unwound (it catches what it must not, again and again) costs
   its slot: a new one is made.
-- What the event loop of the program would be (``asyncio.get_running_loop()``) is the in-memory one, only while it runs.
+- What the event loop of the program would be (``asyncio.get_running_loop()``) is the in-memory one, only while it
+  runs.
 """
 
 from cpython.object cimport PyObject
@@ -34,12 +35,15 @@ from .._core.states cimport *
 from .._core.switch cimport Backend
 from .._loop.poller cimport PollingHub
 from .._loop.task cimport Fiber
-from .control cimport ABANDONED, GOES_ON, STEP_BOUND, STOPPED, Control, Strategy, Watch, activate, in_controlled_run
+from .control cimport (
+    ABANDONED, GOES_ON, STEP_BOUND, STOPPED, Control, Strategy, Watch, activate, active, in_controlled_run
+)
 
 from .._core.backends import make_backend
 from .._loop.compat import get_running_loop, set_running_loop
-from .errors import StepBoundExceeded, Unwinding, refuse_real
+from .errors import StepBoundExceeded, Unwinding
 from .loop import ControlledLoop
+from .points import refuse_real
 from .stuck import leak, nothing_can_run
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import NoReturn
-
 from .._core.errors import Deadlock
-from .places import place_of_frame
 from .trace import UncontrolledNondeterminism
 
 __all__ = [
@@ -18,7 +14,6 @@ __all__ = [
     "StepBoundExceeded",
     "UncontrolledNondeterminism",
     "Unwinding",
-    "refuse_real",
 ]
 
 
@@ -44,13 +39,3 @@ class RealIOError(RuntimeError):
 
 class Unwinding(BaseException):
     """Ends the fibers of a run that is over.  Programs do not catch it; who does gets it again at the next block."""
-
-
-def refuse_real(what: str) -> NoReturn:
-    """Raise RealIOError: the program of a controlled run does something that no schedule could repeat."""
-    place = place_of_frame(sys._getframe())
-    raise RealIOError(
-        f"{what} in a controlled run: its outcome depends on more than the schedule. It was called at {place}"
-        f"{': ' + place.source if place is not None else ''}. "
-        "Give the program a swapco.testing.MemoryNetwork, or a fake, instead"
-    )

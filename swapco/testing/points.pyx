@@ -1,12 +1,18 @@
-"""What a program may say to a controlled run: here others may run, this is shared, here nobody may, this is a choice.
+"""What a program says to a controlled run: here others may run, this is shared, here nobody may, this is a choice.  And
+what the run answers to real I/O, which no schedule could repeat.
 
 Outside of a controlled run all of it does next to nothing, so that code may keep its points.  A name that stands in the
 report of a failure (the label of a choice) is borrowed by the records of the run: ``_labels`` keeps it for ever.
 """
 
+import sys
+
 from .._core.fiber cimport outside, running_fiber, section
 from .._core.scheduler cimport Scheduler
 from .control cimport Control, active, in_controlled_run
+
+from .errors import RealIOError
+from .places import place_of_frame
 
 cdef dict _labels = {}
 
@@ -101,3 +107,23 @@ cdef class no_switch:
             control.quiet -= 1
         if error is None and self.scheduler.takes + self.scheduler.switches != self.switches:
             raise AssertionError("the fiber gave the slot away in a block of no_switch()")
+
+
+def refuse_real(what: str) -> None:
+    """Raise RealIOError: the program of a controlled run does something that no schedule could repeat."""
+    cdef Control control = active()
+    try:
+        place = place_of_frame(sys._getframe())
+    except ValueError:
+        place = None
+    if place is not None:
+        where = f"at {place}: {place.source}"
+    elif control is not None and control.running is not None:
+        # its function is the call itself
+        where = f"by fiber {control.running.name!r}"
+    else:
+        where = "by the event loop"
+    raise RealIOError(
+        f"{what} in a controlled run: its outcome depends on more than the schedule. It was called {where}. "
+        "Give the program a swapco.testing.MemoryNetwork, or a fake, instead"
+    )

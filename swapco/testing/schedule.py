@@ -5,10 +5,10 @@ as indices.  *By name*: each decision that production would not have made, as th
 how many such moments of that actor there had been, and the actor that ran instead.  A change that adds a decision early
 in the program breaks the numbers and leaves the names; renaming a fiber breaks the names only.
 
-The file is JSON, at most 1 KB for a schedule that was shrunk: where names are long, those of the last decisions are left
-out.  ``code`` is the path in one word, for the source of a test.  Numbers are stored as the gaps between the decisions
-that are not 0, so that what production does costs nothing.  Codes and files come from anywhere: what is none is refused
-before it takes memory.
+The file is JSON, at most 1 KB for a schedule that was shrunk: where names are long, those of the last decisions are
+left out.  ``code`` is the path in one word, for the source of a test.  Numbers are stored as the gaps between the
+decisions that are not 0, so that what production does costs nothing.  Codes and files come from anywhere: what is none
+is refused before it takes memory.
 """
 
 from __future__ import annotations
