@@ -277,6 +277,7 @@ cdef class FiberCore(Postable):
         started never runs.  Does not block.
         """
         if self._state == DONE:
+            look(self)
             return False
         self.request_cancel(msg)
         return True

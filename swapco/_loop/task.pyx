@@ -149,6 +149,7 @@ cdef class Fiber(AwaitingFiber):
         return len(before) - len(self.callbacks or ())
 
     def __await__(self):
+        look(self)
         if self._state != DONE:
             self._asyncio_future_blocking = True
             self.register()

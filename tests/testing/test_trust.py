@@ -1,0 +1,110 @@
+"""What the searches leave out loses nothing: cross-checked against every schedule, on random programs of real fibers.
+
+``test_dpor`` and ``test_exhaust`` do the same with generators, whose footprints are exact by construction.  Here the
+footprints are those that the primitives declare: a lock, a queue or a cancellation that touches something and does not
+say so shows as an outcome that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from real_programs import KINDS, SIMPLE, Fibers, TooMany, outcomes_of, random_program
+
+import swapco
+from swapco import testing
+from swapco.testing.dpor import EachTrace
+from swapco.testing.execution import Program
+from swapco.testing.exhaust import DepthFirst, SimplestFirst
+
+ALL = tuple(KINDS)
+CANCELLATIONS = ("cancel", "load", "add", "wait", "set", "sleep", "locked", "put", "get")
+TIMES = ("sleep", "wait for", "set", "load", "add", "put", "get", "locked")
+
+FAMILIES = {"simple": SIMPLE, "all": ALL, "cancellations": CANCELLATIONS, "times": TIMES}
+
+
+def programs(kinds: tuple[str, ...], wanted: int, preempt: str) -> list[tuple[Fibers, dict[object, tuple[int, int]]]]:
+    """Random programs that are small enough and have something to lose: several outcomes, with their lowest costs."""
+    found = []
+    seed = 0
+    while len(found) < wanted:
+        seed += 1
+        fibers = random_program(seed, kinds, fibers=3 if preempt == "points" else 2, steps=3 if preempt == "points" else 2)
+        try:
+            outcomes = outcomes_of(fibers, DepthFirst(), preempt=preempt, limit=150)
+        except TooMany:
+            continue
+        if len(outcomes) > 1:
+            found.append((fibers, {outcome: cost[:2] for outcome, cost in outcomes.items()}))
+    return found
+
+
+@pytest.mark.parametrize("preempt", ["points", "primitives"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reductions_find_every_outcome_of_real_fibers(family: str, preempt: str) -> None:
+    for fibers, outcomes in programs(FAMILIES[family], 10, preempt):
+        reduced = outcomes_of(fibers, EachTrace(), preempt=preempt, footprints=True, limit=10_000)
+        assert set(reduced) == set(outcomes), fibers
+        cheapest = outcomes_of(fibers, SimplestFirst(), preempt=preempt, footprints=True, limit=10_000)
+        assert {outcome: cost[:2] for outcome, cost in cheapest.items()} == outcomes, fibers
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2])
+def test_a_bounded_search_finds_every_outcome_within_its_bound(bound: int) -> None:
+    for fibers, outcomes in programs(SIMPLE, 6, "points"):
+        within = {outcome for outcome, (preemptions, _) in outcomes.items() if preemptions <= bound}
+        assert set(outcomes_of(fibers, SimplestFirst(bound), footprints=True, limit=10_000)) == within, fibers
+        assert set(outcomes_of(fibers, DepthFirst(bound), limit=10_000)) == within, fibers
+
+
+def test_a_cancellation_that_comes_too_late_depends_on_the_end() -> None:
+    """It finds the fiber done and changes nothing: which is why it must be seen to have looked."""
+    fibers: Fibers = [[("release",)], [("cancel", 0)]]
+    everything = outcomes_of(fibers, DepthFirst())
+    assert len(everything) == 2
+    assert set(outcomes_of(fibers, EachTrace(), footprints=True)) == set(everything)
+
+
+def semaphore() -> None:
+    """Three fibers, one permit."""
+    permits = swapco.Semaphore(1)
+
+    def work() -> None:
+        with permits:
+            pass
+
+    swapco.wait([swapco.spawn(work) for _ in range(3)])
+
+
+def lock_cycle() -> None:
+    """Three fibers, three locks, in a circle."""
+    locks = [swapco.Lock() for _ in range(3)]
+
+    def work(number: int) -> None:
+        with locks[number], locks[(number + 1) % 3]:
+            pass
+
+    swapco.wait([swapco.spawn(work, number) for number in range(3)])
+
+
+@pytest.mark.parametrize(("body", "errors"), [(semaphore, {None}), (lock_cycle, {None, "Deadlock"})])
+def test_small_synchronisation_of_real_fibers_is_exhausted_within_a_hundred_schedules(
+    body: Callable[[], None], errors: set[str | None]
+) -> None:
+    program, search, found = Program(body, preempt="primitives"), EachTrace(), set()
+    program.footprints = True
+
+    def session() -> None:
+        for chooser in search:
+            execution = program.execute(chooser)
+            search.record(execution)
+            found.add(None if execution.exception is None else type(execution.exception).__name__)
+
+    program.session(session)
+    assert search.exhausted
+    assert search.schedules <= 100
+    assert found == errors
+    result = testing.verify(body, strategy="dpor", preempt="primitives", save=False)
+    assert result.failed == ("Deadlock" in errors)
