@@ -67,8 +67,19 @@ def _speed(name: str, peer: str, path: str, bar: float | None = None) -> Row:
     return Row(name, WORK, peer, _swapco, Variant("laps", f"schedules.{path}"), bar)
 
 
+def _alone(name: str, work: str, bound: str, path: str, bound_ns: float) -> Row:
+    """What no peer does: against a bound."""
+    return Row(name, work, bound, Variant("laps", f"exploring.{path}"), Bound(bound_ns), 1.0)
+
+
 SPEED = (
     Row("explore", WORK, "10,000/s", _swapco, Bound(1e9 / 10_000), 1.0),
+    _alone("dpor-semaphore", "exhaust a semaphore, 3 flows", "50 ms", "dpor_semaphore", 50e6),
+    _alone("dpor-lock-cycle", "exhaust 3 locks in a circle", "50 ms", "dpor_lock_cycle", 50e6),
+    _alone("shrink", "find, shrink, prove a failure of 90 decisions", "100 ms", "shrinking", 100e6),
+    _alone("replay", "replay 100,000 decisions", "1 s", "replay", 1e9),
+    _alone("years", "10 virtual years, 3,000 sleeps", "100 ms", "ten_years", 100e6),
+    _alone("history", "check 1,000 operations of 4 flows", "500 ms", "history", 500e6),
     _speed("explore-detangle", "detangle", "on_detangle"),
     _speed("explore-interleave", "interleave-test, points", "on_interleave_test_points"),
     _speed("explore-interleave-opcodes", "interleave-test", "on_interleave_test"),

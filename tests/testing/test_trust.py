@@ -31,7 +31,8 @@ def programs(kinds: tuple[str, ...], wanted: int, preempt: str) -> list[tuple[Fi
     seed = 0
     while len(found) < wanted:
         seed += 1
-        fibers = random_program(seed, kinds, fibers=3 if preempt == "points" else 2, steps=3 if preempt == "points" else 2)
+        size = 3 if preempt == "points" else 2
+        fibers = random_program(seed, kinds, fibers=size, steps=size)
         try:
             outcomes = outcomes_of(fibers, DepthFirst(), preempt=preempt, limit=150)
         except TooMany:
