@@ -32,7 +32,7 @@ Rejected designs
 ----------------
 - Every decision drawn from hypothesis: slow, and shrinking data leaves 10-30 preemptions.
 - A seed drawn from hypothesis: it shrinks the seed, too, and an explicit ``@example`` has none to give.
-- Only the strategy, with more schedules: shrinking is 20 times as slow, and still stops early in one run of five.
+- Only the strategy (stages 1 and 5): of 60 failing scenarios for three buggy objects 12 stayed larger than they had to.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from .execution import Program
     from .search import Result
 
-__all__ = ["Memory", "find", "in_example", "memory_of", "quickly"]
+__all__ = ["Memory", "find", "forget", "in_example", "memory_of", "quickly"]
 
 #: Schedules with one deviation, and then in the order of simplicity, that an example runs once the test has failed.
 SIMPLEST = 50
@@ -123,6 +123,11 @@ def memory_of(test: str, file: FilePath | None) -> Memory:
         if file is not None:
             memory.load(file)
     return memory
+
+
+def forget() -> None:
+    """Forget what all tests have shown: for who measures."""
+    _memories.clear()
 
 
 def find(

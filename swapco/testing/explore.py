@@ -41,7 +41,7 @@ from .execution import Program
 from .schedule import Schedule, load_schedule
 from .search import Result, conclude, failure_file, make_strategy, name_of_body, positive, replay, search, verify
 
-__all__ = ["StaleSchedule", "check", "explore"]
+__all__ = ["NO_BOUND", "Plan", "StaleSchedule", "check", "explore"]
 
 P = ParamSpec("P")
 File: TypeAlias = str | os.PathLike[str]
@@ -109,14 +109,14 @@ def explore(
     """
     if schedules is not None and not isinstance(schedules, int):
         return explore()(schedules)
-    plan = _Plan(
+    plan = Plan(
         schedules if schedules is not None else 100_000 if verify else 1_000,
         seed=seed,
         strategy=strategy if strategy is not None else "dfs" if verify else "portfolio",
         preempt=preempt,
         max_steps=max_steps,
         switch=switch,
-        bound=preemption_bound if verify else _NO_BOUND,
+        bound=preemption_bound if verify else NO_BOUND,
         replay=replay,
         save=save,
     )
@@ -173,16 +173,16 @@ def check(
     """
     __tracebackhide__ = True
     _must_be_body(body)
-    plan = _Plan(schedules, seed, strategy, preempt, max_steps, switch, _NO_BOUND, replay, save)
+    plan = Plan(schedules, seed, strategy, preempt, max_steps, switch, NO_BOUND, replay, save)
     return plan.explored(body, name or _name_inside_test(body)).check()
 
 
 #: Not "every schedule": that is None.
-_NO_BOUND = -1
+NO_BOUND = -1
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How to explore; what is wrong with it is said when it is made."""
 
     schedules: int
@@ -213,7 +213,7 @@ class _Plan:
 
     @property
     def verifies(self) -> bool:
-        return self.bound != _NO_BOUND
+        return self.bound != NO_BOUND
 
     @property
     def exhaustive(self) -> bool:
@@ -228,7 +228,7 @@ class _Plan:
             if not isinstance(result.exception, ReplayDivergence):
                 return result
             if example is None:  # a schedule fits one example only
-                warnings.warn(f"{name}: {result.exception}: searching", StaleSchedule, stacklevel=4)
+                warnings.warn(f"{name}: {result.exception}: searching", StaleSchedule, stacklevel=3)
         file = None if self.save is False else failure_file(name) if self.save is True else FilePath(self.save)
         if example is not None and not self.exhaustive:
             return self.explored_in_example(body, name, file, final=example == "final")

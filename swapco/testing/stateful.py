@@ -52,7 +52,8 @@ except ImportError as missing:
 from .._loop.awaiting import await_
 from ..tasks import spawn
 from ..waiting import wait
-from .explore import check
+from .candidates import in_example
+from .explore import NO_BOUND, Plan
 from .history import History, Operation, shown
 from .linearizability import assert_linearizable
 from .models import Model, as_model
@@ -140,7 +141,7 @@ class ConcurrentStateMachine(RuleBasedStateMachine):
 
     Class attributes: ``fibers`` and how many operations each has at most, ``operations_per_fiber``; how many are called
     one after the other, ``operations_before`` and ``operations_after``; ``schedules`` for each scenario, with
-    ``strategy``, ``preempt`` and ``max_steps`` as for ``search``.  ``TestCase.settings`` are those of hypothesis.
+    ``seed``, ``strategy``, ``preempt``, ``max_steps`` and ``save`` as for ``check``.  ``TestCase.settings`` are those of hypothesis.
 
     Errors, when the test runs: InvalidDefinition for rules that a concurrent machine cannot have, ValueError for sizes
     that make no sense.
@@ -156,6 +157,7 @@ class ConcurrentStateMachine(RuleBasedStateMachine):
     preempt: ClassVar[str] = "points"
     max_steps: ClassVar[int] = 20_000
     seed: ClassVar[int] = 0
+    save: ClassVar[bool | str] = True
 
     TestCase = _TestCase()  # type: ignore[assignment]
 
@@ -389,22 +391,33 @@ def _test_case(kind: type[ConcurrentStateMachine]) -> type[unittest.TestCase]:
     return ConcurrentTestCase
 
 
-def concurrent_test(kind: type[ConcurrentStateMachine], settings: Settings) -> Callable[[], None]:
-    """The test of a machine, as a function: hypothesis draws scenarios, and the schedules of each are explored."""
+def concurrent_test(
+    kind: type[ConcurrentStateMachine], settings: Settings, shown: Callable[[dict[str, Any]], Any] | None = None
+) -> Callable[[], None]:
+    """The test of a machine, as a function: hypothesis draws scenarios, and the schedules of each are explored.
+
+    ``shown`` is told of each failure that is shown to a person: its ``scenario`` and its ``result``.
+    """
     name = f"{kind.__module__}.{kind.__qualname__}"
     specification = _specification_of(kind)
+    plan = Plan(
+        kind.schedules,
+        seed=kind.seed,
+        strategy=kind.strategy,
+        preempt=kind.preempt,
+        max_steps=kind.max_steps,
+        switch=None,
+        bound=NO_BOUND,
+        replay=None,
+        save=kind.save,
+    )
 
     def concurrently(scenario: Scenario) -> None:
         __tracebackhide__ = True
-        check(
-            functools.partial(_run, kind, scenario, specification),
-            kind.schedules,
-            seed=kind.seed,
-            strategy=kind.strategy,
-            preempt=kind.preempt,
-            max_steps=kind.max_steps,
-            name=name,
-        )
+        result = plan.explored(functools.partial(_run, kind, scenario, specification), name)
+        if shown is not None and result.failed and in_example() == "final":
+            shown({"scenario": scenario, "result": result})
+        result.check()
 
     test: Any = given(scenario=kind.scenarios())(concurrently)
     # all machines share this function: the name is what tells their examples apart in the database
