@@ -233,7 +233,7 @@ class Plan:
         if example is not None and not self.exhaustive:
             return self.explored_in_example(body, name, file, final=example == "final")
         if file is not None and self.replay is None and example is None:
-            for recorded in (file, _fixed(file)):
+            for recorded in (_fixed(file), file):
                 tried = self.tried(body, name, recorded, file)
                 if tried is not None:
                     return tried
