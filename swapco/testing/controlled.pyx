@@ -36,7 +36,7 @@ from .._core.switch cimport Backend
 from .._loop.poller cimport PollingHub
 from .._loop.task cimport Fiber
 from .control cimport (
-    ABANDONED, GOES_ON, STEP_BOUND, STOPPED, Control, Strategy, Watch, activate, active, in_controlled_run
+    ABANDONED, GOES_ON, STEP_BOUND, STOPPED, Control, Strategy, Watch, activate, in_controlled_run
 )
 
 from .._core.backends import make_backend

@@ -41,7 +41,7 @@ from .execution import Program
 from .schedule import Schedule, load_schedule
 from .search import Result, conclude, failure_file, make_strategy, name_of_body, positive, replay, search, verify
 
-__all__ = ["NO_BOUND", "Plan", "StaleSchedule", "check", "explore"]
+__all__ = ["Plan", "StaleSchedule", "check", "explore"]
 
 P = ParamSpec("P")
 File: TypeAlias = str | os.PathLike[str]
@@ -116,9 +116,10 @@ def explore(
         preempt=preempt,
         max_steps=max_steps,
         switch=switch,
-        bound=preemption_bound if verify else NO_BOUND,
         replay=replay,
         save=save,
+        verifies=verify,
+        bound=preemption_bound,
     )
     if not verify and preemption_bound != 2:
         raise ValueError("preemption_bound= is for verify=True, which runs every schedule within it")
@@ -173,12 +174,8 @@ def check(
     """
     __tracebackhide__ = True
     _must_be_body(body)
-    plan = Plan(schedules, seed, strategy, preempt, max_steps, switch, NO_BOUND, replay, save)
+    plan = Plan(schedules, seed, strategy, preempt, max_steps, switch, replay, save)
     return plan.explored(body, name or _name_inside_test(body)).check()
-
-
-#: Not "every schedule": that is None.
-NO_BOUND = -1
 
 
 @dataclass(frozen=True)
@@ -190,10 +187,12 @@ class Plan:
     strategy: str | Strategy
     preempt: str
     max_steps: int
-    switch: str | None
-    bound: int | None
-    replay: Recorded | None
-    save: bool | File
+    switch: str | None = None
+    replay: Recorded | None = None
+    save: bool | File = True
+    verifies: bool = False
+    bound: int | None = None
+    """The preemption bound, if it verifies."""
 
     def __post_init__(self) -> None:
         positive("schedules", self.schedules)
@@ -212,11 +211,8 @@ class Plan:
             load_schedule(self.replay)
 
     @property
-    def verifies(self) -> bool:
-        return self.bound != NO_BOUND
-
-    @property
     def exhaustive(self) -> bool:
+        """Does the strategy run every schedule, so that there is no seed?"""
         return make_strategy(self.strategy).exhaustive
 
     def explored(self, body: Callable[[], Any], name: str) -> Result:

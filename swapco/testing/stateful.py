@@ -53,7 +53,7 @@ from .._loop.awaiting import await_
 from ..tasks import spawn
 from ..waiting import wait
 from .candidates import in_example
-from .explore import NO_BOUND, Plan
+from .explore import Plan
 from .history import History, Operation, shown
 from .linearizability import assert_linearizable
 from .models import Model, as_model
@@ -406,9 +406,6 @@ def concurrent_test(
         strategy=kind.strategy,
         preempt=kind.preempt,
         max_steps=kind.max_steps,
-        switch=None,
-        bound=NO_BOUND,
-        replay=None,
         save=kind.save,
     )
 
