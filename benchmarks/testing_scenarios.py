@@ -5,18 +5,19 @@
 Each machine has a bug.  For each seed hypothesis draws scenarios of 3 fibers with up to 4 operations each (and up to 3
 before and after), finds a failing one, and shrinks it.  Counted are
 
-- *minimal*: of the scenario that is shown no operation can be dropped.  That is checked exhaustively: every scenario with
-  one operation fewer passes under every schedule.
+- *minimal*: of the scenario that is shown no operation can be dropped.  That is checked exhaustively: every scenario
+  with one operation fewer passes under every schedule.
 - *smallest*: it has as few operations as any failing scenario of this object that is known.
 - *proved*: no simpler schedule makes the scenario fail, as proved by the run itself.
 
-Times are those of the whole test: drawing, exploring, shrinking, proving, telling.  CPU time is what the machine's other
-work does not change much.
+Times are those of the whole test: drawing, exploring, shrinking, proving, telling.  CPU time is what the machine's
+other work does not change much.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -182,7 +183,7 @@ def size(scenario: Scenario) -> int:
 def is_minimal(machine: Any, scenario: Scenario) -> bool:
     """Passes every scenario with one operation fewer, under every schedule?"""
     for fewer in smaller(scenario):
-        result = verify(lambda fewer=fewer: machine.run_scenario(fewer), preemption_bound=None, save=False)  # type: ignore[misc]
+        result = verify(functools.partial(machine.run_scenario, fewer), preemption_bound=None, save=False)
         if result.failed or not result.exhausted:
             return False
     return True

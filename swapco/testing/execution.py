@@ -77,7 +77,7 @@ class Program:
         return len(self.control.actors)
 
     def run(self, strategy: Strategy, number: int = 0, *, watcher: Any = None) -> Outcome:
-        """One run.  Errors: what a body raises for whoever runs the test: that it is skipped, an example is not wanted."""
+        """One run.  Errors: what a body raises for whoever runs the test: a skip, an example that is not wanted."""
         slot = self._slot
         assert slot is not None, "a Program runs inside session()"
         if not slot.usable:

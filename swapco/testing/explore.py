@@ -14,11 +14,11 @@ where there is one, so that each set of parameters has its own.  The next run tr
 
 Inside an example of hypothesis ``candidates`` does the search, and has a file of its own kind.
 
-Invariants: no state is shared between two tests, nor between two runs of one, but the file, which is written atomically;
-so tests may run in several processes.  The seed is 0 unless given: what a test does is the same on every machine.
+Invariants: no state is shared between two tests, nor between two runs of one, but the file, which is written
+atomically; so tests may run in several processes.  The seed is 0 unless given: what a test does is the same on every machine.
 
-Rejected designs: a pytest plugin (the decorator works with unittest and with plain calls, too, and pytest needs only the
-signature); a seed that changes with the day (a test that fails on Tuesdays); a seed made of the test's name (renaming
+Rejected designs: a pytest plugin (the decorator works with unittest and with plain calls, too, and pytest needs only
+the signature); a seed that changes with the day (a test that fails on Tuesdays); a seed made of the test's name (renaming
 a test would change what it finds); one database for all tests (a file can be sent, and read).
 """
 
@@ -75,7 +75,7 @@ def explore(
 
 
 def explore(
-    schedules: int | None | Callable[..., Any] = None,
+    schedules: int | Callable[..., Any] | None = None,
     *,
     seed: int = 0,
     strategy: str | Strategy | None = None,
@@ -164,9 +164,10 @@ def check(
             check(lambda: scenario(operations))
 
     Inside an example the schedules depend on ``seed`` and on what the body does, and on which schedules failed in
-    simpler and earlier examples of this test; the same example does the same again.  Only the simplest example,
+    earlier examples of this test; an example that failed fails again.  Only the simplest example,
     which hypothesis shows at the end, has its schedule shrunk, proved minimal, written to a file, and told in a
-    report.  Data is drawn outside of the body: it must be the same for all schedules.
+    report.  Data is drawn outside of the body: it must be the same for all schedules.  Hypothesis's phase "explain"
+    traces every line of every run; a test whose shrinking takes long is faster without it.
 
     ``name`` tells apart several calls in one test (for the file, and for what is remembered); normally it is
     the test's with that of ``body``.  A ``Strategy`` object learns: make a new one for each call.  The rest is as for
@@ -354,7 +355,7 @@ def _must_be_body(body: Any) -> None:
     if not callable(body):
         raise TypeError(f"the body is a function without arguments, not {body!r}; write check(f), not check(f())")
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise TypeError(f"{name_of_body(body)} is a generator function: calling it runs nothing; explore a plain function")
+        raise TypeError(f"{name_of_body(body)} is a generator function, and calling it runs nothing: explore a plain one")
 
 
 def _node() -> str:

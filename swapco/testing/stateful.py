@@ -1,10 +1,9 @@
-"""``ConcurrentStateMachine``: rules of hypothesis, called by several fibers at once, checked against a sequential model.
+"""``ConcurrentStateMachine``: rules of hypothesis that several fibers call at once, checked against a model.
 
 Theory
 ------
-A test of a concurrent object is made of three parts (after QuickCheck's parallel state machines: Claessen, Palka, Smith,
-Hughes et al., "Finding race conditions in Erlang with QuickCheck and PULSE", ICFP 2009; Lincheck has the same three):
-operations before, one after the other; a few operations of each of several fibers; operations after.  Such a
+A test of a concurrent object is made of three parts (after QuickCheck's parallel state machines: Claessen et al.,
+"Finding race conditions in Erlang with QuickCheck and PULSE", ICFP 2009; Lincheck has the same three): operations before, one after the other; a few operations of each of several fibers; operations after.  Such a
 *scenario* is data: hypothesis draws it and shrinks it.  It is run under many schedules (``explore.check``), each with
 a new machine, and the history of each run must be linearizable (``linearizability``): as if the operations had been
 called one after the other on the model.  So nobody writes down what may happen when calls overlap.
@@ -23,8 +22,8 @@ Rejected designs
 ----------------
 - hypothesis's own loop, which draws a rule, calls it, and draws the next: between two calls there is no concurrency,
   and a schedule inside the loop would draw other rules.
-- A result per fiber that some interleaving of whole operations must explain, by running all interleavings: 34,650 of them
-  for 3 fibers with 4 operations.  Linearizability knows which operations did not overlap, and prunes by the model's state.
+- To run all interleavings of whole operations on the model, and look for the results: 34,650 of them for 3 fibers with
+  4 operations.  Linearizability knows which operations did not overlap, and prunes by the model's state.
 - Sizes of scenarios as settings of hypothesis: they belong to the object under test, not to the machine that tests.
 """
 
@@ -141,7 +140,8 @@ class ConcurrentStateMachine(RuleBasedStateMachine):
 
     Class attributes: ``fibers`` and how many operations each has at most, ``operations_per_fiber``; how many are called
     one after the other, ``operations_before`` and ``operations_after``; ``schedules`` for each scenario, with
-    ``seed``, ``strategy``, ``preempt``, ``max_steps`` and ``save`` as for ``check``.  ``TestCase.settings`` are those of hypothesis.
+    ``seed``, ``strategy``, ``preempt``, ``max_steps`` and ``save`` as for ``check``.  ``TestCase.settings`` are those
+    of hypothesis.
 
     Errors, when the test runs: InvalidDefinition for rules that a concurrent machine cannot have, ValueError for sizes
     that make no sense.
@@ -231,8 +231,8 @@ def _must_be_concurrent(machine: type[ConcurrentStateMachine], rule: Any) -> Non
     name = f"{machine.__name__}.{rule.function.__name__}"
     if rule.preconditions:
         raise InvalidDefinition(
-            f"{name} has a precondition, but whether it holds depends on the schedule: let the rule return or raise where "
-            "it can do nothing, as the model's method does"
+            f"{name} has a precondition, but whether it holds depends on the schedule: let the rule return or raise "
+            "where it can do nothing, as the model's method does"
         )
     if rule.targets or rule.bundles:
         raise InvalidDefinition(
