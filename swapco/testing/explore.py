@@ -15,11 +15,12 @@ where there is one, so that each set of parameters has its own.  The next run tr
 Inside an example of hypothesis ``candidates`` does the search, and has a file of its own kind.
 
 Invariants: no state is shared between two tests, nor between two runs of one, but the file, which is written
-atomically; so tests may run in several processes.  The seed is 0 unless given: what a test does is the same on every machine.
+atomically; so tests may run in several processes.  The seed is 0 unless given: what a test does is the same on every
+machine.
 
 Rejected designs: a pytest plugin (the decorator works with unittest and with plain calls, too, and pytest needs only
-the signature); a seed that changes with the day (a test that fails on Tuesdays); a seed made of the test's name (renaming
-a test would change what it finds); one database for all tests (a file can be sent, and read).
+the signature); a seed that changes with the day (a test that fails on Tuesdays); a seed made of the test's name
+(renaming a test would change what it finds); one database for all tests (a file can be sent, and read).
 """
 
 from __future__ import annotations
@@ -355,7 +356,7 @@ def _must_be_body(body: Any) -> None:
     if not callable(body):
         raise TypeError(f"the body is a function without arguments, not {body!r}; write check(f), not check(f())")
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise TypeError(f"{name_of_body(body)} is a generator function, and calling it runs nothing: explore a plain one")
+        raise TypeError(f"{name_of_body(body)} is a generator function: calling it runs nothing; use a plain one")
 
 
 def _node() -> str:

@@ -3,10 +3,11 @@
 Theory
 ------
 A test of a concurrent object is made of three parts (after QuickCheck's parallel state machines: Claessen et al.,
-"Finding race conditions in Erlang with QuickCheck and PULSE", ICFP 2009; Lincheck has the same three): operations before, one after the other; a few operations of each of several fibers; operations after.  Such a
-*scenario* is data: hypothesis draws it and shrinks it.  It is run under many schedules (``explore.check``), each with
-a new machine, and the history of each run must be linearizable (``linearizability``): as if the operations had been
-called one after the other on the model.  So nobody writes down what may happen when calls overlap.
+"Finding race conditions in Erlang with QuickCheck and PULSE", ICFP 2009; Lincheck has the same three): operations
+before, one after the other; a few operations of each of several fibers; operations after.  Such a *scenario* is data:
+hypothesis draws it and shrinks it.  It is run under many schedules (``explore.check``), each with a new machine, and
+the history of each run must be linearizable (``linearizability``): as if the operations had been called one after the
+other on the model.  So nobody writes down what may happen when calls overlap.
 
 What is reported is a scenario from which no operation can be dropped, as a program, with a schedule that no simpler one
 replaces.

@@ -422,7 +422,7 @@ def test_replay_runs_one_schedule(tmp_path: Path) -> None:
 
         @testing.explore(replay=recorded)
         def test() -> None:
-            runs.append(1)
+            runs.append(1)  # noqa: B023
             lost_update(3)
 
         with pytest.raises(AssertionError) as caught:

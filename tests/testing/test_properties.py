@@ -183,7 +183,7 @@ def test_a_rare_failure_is_not_called_flaky() -> None:
         @QUIET
         @given(st.integers(0, 8))
         def test(points: int) -> None:
-            shown[:] = [points]
+            shown[:] = [points]  # noqa: B023
             testing.check(body_of(points), 30, name="rare")
 
         try:

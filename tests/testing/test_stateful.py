@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import unittest
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,7 +154,7 @@ def test_scenario_and_schedule_are_minimal(machine: Any, first: int) -> None:
         assert shown["result"].minimal
         for fewer in smaller(shown["scenario"]):
             result = testing.verify(functools.partial(machine.run_scenario, fewer), preemption_bound=None, save=False)
-            assert result.exhausted and not result.failed, f"{fewer} is simpler than {shown['scenario']}"
+            assert (result.exhausted, result.failed) == (True, False), f"{fewer} fails, too: {shown['scenario']}"
 
 
 def test_a_correct_object_passes() -> None:
@@ -515,7 +514,6 @@ def test_test_cases_belong_to_their_machines() -> None:
     assert BadQueue.TestCase is BadQueue.TestCase
     assert BadQueue.TestCase is not GoodQueue.TestCase
     assert issubclass(BadQueue.TestCase, unittest.TestCase)
-    assert not inspect.isabstract(BadQueue.TestCase)
 
     @settings(max_examples=7)
     class Machine(GoodQueue):
