@@ -292,7 +292,7 @@ def _known(operation: Operation) -> tuple[Any, ...]:
     """All that a model can see of an operation."""
     o = operation
     outcome = o.result if o.outcome == "returned" else (type(o.exception), str(o.exception))
-    return o.invoked, o.returned, o.name, o.args, tuple(o.kwargs.items()), o.outcome, outcome
+    return o.process, o.invoked, o.returned, o.name, o.args, tuple(o.kwargs.items()), o.outcome, outcome
 
 
 class _Caller:
