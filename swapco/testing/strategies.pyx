@@ -407,12 +407,17 @@ cdef class Replay(Strategy):
 cdef class Portfolio(Strategy):
     """Takes turns: the first run is what production would do, then each strategy in order, again and again.
 
-    ``strategies`` are those that take turns: ``URW``, ``PCT(1)``, ``RandomWalk``, ``POS`` and ``PCT(3)`` unless given.
-    One that has finished is passed over; when an exhaustive one has, so has the portfolio.  ``seed`` is for those that
-    have none of their own, each gets another one from it; None: the seed of the search.
+    ``strategies`` are those that take turns; one that is there twice has two turns of a round.  Unless given: ``URW``
+    three times, ``RandomWalk`` twice, ``PCT(1)``, ``POS`` and ``PCT(3)``.  The first two find most bugs, a lock that is
+    handed to a waiter which was cancelled a moment before in 1 of 12 and 1 of 25 runs, where the others need hundreds;
+    starvation is the other way round.  One that has finished is passed over; when an exhaustive one has, so has the
+    portfolio.  ``seed`` is for those that have none of their own, each gets another one from it; None: the seed of the
+    search.
     """
 
     cdef readonly tuple strategies
+    # each of them once
+    cdef tuple distinct
     cdef readonly object seed
     cdef Strategy now
     cdef Strategy production
@@ -421,7 +426,11 @@ cdef class Portfolio(Strategy):
         if seed is not None and not isinstance(seed, int):
             raise TypeError(f"a seed is a whole number, or None for the seed of the search, not {seed!r}")
         self.seed = seed
-        self.strategies = strategies or (URW(), PCT(1), RandomWalk(), POS(), PCT(3))
+        if not strategies:
+            weighed, walk = URW(), RandomWalk()
+            strategies = (weighed, PCT(1), walk, weighed, POS(), walk, weighed, PCT(3))
+        self.strategies = strategies
+        self.distinct = tuple(dict.fromkeys(strategies))
         for strategy in self.strategies:
             if not isinstance(strategy, Strategy):
                 raise TypeError(f"a Portfolio is made of strategies, not {strategy!r}")
@@ -451,8 +460,8 @@ cdef class Portfolio(Strategy):
     def start(self, seed):
         """A search begins."""
         cdef Py_ssize_t i
-        for i in range(len(self.strategies)):
-            self.strategies[i].start((seed if self.seed is None else self.seed) + i)
+        for i in range(len(self.distinct)):
+            self.distinct[i].start((seed if self.seed is None else self.seed) + i)
 
     def begin(self, run):
         """A run begins."""
@@ -475,6 +484,6 @@ cdef class Portfolio(Strategy):
     cdef int over(self, Control control) except -1:
         # all of them learn how long the program is
         cdef Strategy strategy
-        for strategy in self.strategies:
+        for strategy in self.distinct:
             strategy.over(control)
         return 0

@@ -1,0 +1,833 @@
+"""Semaphores, locks, events, conditions and barriers: copies, their scenarios, and what people get wrong in them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mutants import Mutant
+from own_laws import CANCELLED, LATE, Scenario, cancel
+
+import swapco
+from swapco.lowlevel import ParkingLot, block, resume
+from swapco.testing import schedule_point
+
+__all__ = ["MUTANTS"]
+
+GONE = (CANCELLED, LATE)
+
+# ----------------------------------------------------------------------------------------------- semaphores
+
+
+class Ticket:
+    """A place in a line: whose, and whether it was served."""
+
+    def __init__(self) -> None:
+        self.fiber = swapco.current_fiber()
+        self.served = False
+
+    def serve(self) -> None:
+        self.served = True
+        resume(self.fiber)
+
+    def wait(self) -> None:
+        while not self.served:
+            block()
+
+
+class Semaphore:
+    """A line of tickets; a permit that is given back goes to the first one, and never through ``value``."""
+
+    def __init__(self, value: int = 1) -> None:
+        self.value = value
+        self.line: deque[Ticket] = deque()
+
+    def acquire(self) -> None:
+        schedule_point(self)
+        if self.value:
+            self.value -= 1
+            return
+        ticket = Ticket()
+        self.line.append(ticket)
+        try:
+            ticket.wait()
+        except BaseException:
+            self.leave(ticket)
+            raise
+
+    def leave(self, ticket: Ticket) -> None:
+        """The wait was cancelled; a permit that came all the same is for the next one."""
+        if ticket.served:
+            self.give()
+        else:
+            self.line.remove(ticket)
+
+    def release(self) -> None:
+        schedule_point(self)
+        self.give()
+
+    def give(self) -> None:
+        if self.line:
+            self.line.popleft().serve()
+        else:
+            self.value += 1
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class LooksThenLinesUp(Semaphore):
+    """Lost wakeup: a permit that is given between the look and the line wakes nobody."""
+
+    def acquire(self) -> None:
+        schedule_point(self)
+        if self.value:
+            self.value -= 1
+            return
+        schedule_point(self)
+        ticket = Ticket()
+        self.line.append(ticket)
+        ticket.wait()
+
+
+class GrantsTwice(Semaphore):
+    """Double grant: a permit that is handed over is counted as free, too."""
+
+    def give(self) -> None:
+        self.value += 1
+        if self.line:
+            self.line.popleft().serve()
+
+
+class SwallowsThePermit(Semaphore):
+    """Dropped cancellation: a waiter that was served and cancelled at once takes the permit along."""
+
+    def leave(self, ticket: Ticket) -> None:
+        if not ticket.served:
+            self.line.remove(ticket)
+
+
+class StaysInLine(Semaphore):
+    """A waiter that is cancelled stays in line, and a permit is given to nobody."""
+
+    def leave(self, ticket: Ticket) -> None:
+        pass
+
+
+class GivesTooMuchBack(Semaphore):
+    """A waiter that is cancelled gives back a permit that it never had."""
+
+    def leave(self, ticket: Ticket) -> None:
+        if not ticket.served:
+            self.line.remove(ticket)
+        self.give()
+
+
+class LastComeFirstServed(Semaphore):
+    """Unfair: who came last is served first."""
+
+    def give(self) -> None:
+        if self.line:
+            self.line.pop().serve()
+        else:
+            self.value += 1
+
+
+class LetsOthersOvertake(Semaphore):
+    """Unfair: the permit is free until the woken one runs, and who comes in between takes it."""
+
+    def acquire(self) -> None:
+        schedule_point(self)
+        while not self.value:
+            ticket = Ticket()
+            self.line.append(ticket)
+            ticket.wait()
+        self.value -= 1
+
+    def give(self) -> None:
+        self.value += 1
+        if self.line:
+            self.line.popleft().serve()
+
+
+class ChecksOnce(LetsOthersOvertake):
+    """``if`` in place of ``while``: the permit is free until the woken one runs, and it does not look again."""
+
+    def acquire(self) -> None:
+        schedule_point(self)
+        if not self.value:
+            ticket = Ticket()
+            self.line.append(ticket)
+            ticket.wait()
+        self.value -= 1
+
+
+def mutual_exclusion(kind: Any, visits: int = 2) -> Scenario:
+    """At most one is inside; all permits are there in the end; whoever waits gets in."""
+    permits, inside = kind(), []
+
+    def visit() -> None:
+        for _ in range(visits):
+            with permits:
+                inside.append(1)
+                assert len(inside) == 1
+                schedule_point()
+                inside.pop()
+
+    def law(ends: list[Any]) -> None:
+        assert permits.value == 1
+        assert not permits.line
+
+    return Scenario([visit] * 3, law)
+
+
+def one_visit_each(kind: Any) -> Scenario:
+    return mutual_exclusion(kind, visits=1)
+
+
+def impatience(kind: Any) -> Scenario:
+    """One has the permit for as long as two others are ready to wait."""
+    permits = kind()
+
+    def hold() -> None:
+        with permits:
+            swapco.sleep(1)
+
+    def visit() -> bool:
+        try:
+            with swapco.timeout(1):
+                permits.acquire()
+        except TimeoutError:
+            return False
+        permits.release()
+        return True
+
+    def law(ends: list[Any]) -> None:
+        assert permits.value == 1
+        assert not permits.line
+
+    return Scenario([hold, visit, visit], law)
+
+
+def first_come_first_served(kind: Any) -> Scenario:
+    """One has it, two wait, and one more comes in the instant in which it is given back: nobody overtakes."""
+    permits = kind()
+    entered: list[int] = []
+
+    def visitor(arrival: int) -> Callable[[], None]:
+        def visit() -> None:
+            swapco.sleep(arrival)
+            permits.acquire()
+            entered.append(arrival)
+            swapco.sleep(0 if arrival else 3)
+            permits.release()
+
+        return visit
+
+    def law(ends: list[Any]) -> None:
+        assert entered == [0, 1, 2, 3]
+
+    return Scenario([visitor(arrival) for arrival in range(4)], law)
+
+
+# ---------------------------------------------------------------------------------------------------- locks
+
+
+class RLock:
+    """Whoever owns it may take it again; it is handed over when it was released as often."""
+
+    def __init__(self) -> None:
+        self.owner: Any = None
+        self.depth = 0
+        self.lot = ParkingLot()
+
+    def acquire(self) -> None:
+        schedule_point(self)
+        me = swapco.current_fiber()
+        if self.owner is me:
+            self.depth += 1
+        elif self.owner is None:
+            self.take(me)
+        else:
+            self.lot.park()
+
+    def take(self, me: Any) -> None:
+        self.owner, self.depth = me, 1
+
+    def release(self) -> None:
+        schedule_point(self)
+        if self.owner is not swapco.current_fiber():
+            raise RuntimeError("not the owner")
+        self.depth -= 1
+        if self.depth == 0:
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        waiting = self.lot.fibers()
+        self.owner, self.depth = (waiting[0], 1) if waiting else (None, 0)
+        self.lot.unpark()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class OwnerComesLater(RLock):
+    """Owner confusion: it is free until the woken one runs, who does not look whether another one was faster."""
+
+    def acquire(self) -> None:
+        schedule_point(self)
+        me = swapco.current_fiber()
+        if self.owner is me:
+            self.depth += 1
+            return
+        if self.owner is not None:
+            self.lot.park()
+        self.take(me)
+
+    def pass_on(self) -> None:
+        self.owner = None
+        self.lot.unpark()
+
+
+class OwnerStays(RLock):
+    """Owner confusion: it is handed over, and still in the name of who had it before."""
+
+    def acquire(self) -> None:
+        schedule_point(self)
+        me = swapco.current_fiber()
+        if self.owner is me:
+            self.depth += 1
+        elif self.owner is None:
+            self.take(me)
+        else:
+            self.lot.park()
+            self.owner = me
+
+    def pass_on(self) -> None:
+        if self.lot.unpark():
+            self.depth = 1
+        else:
+            self.owner = None
+
+
+class FreeAfterOne(RLock):
+    """The first release gives it away, however often it was taken."""
+
+    def release(self) -> None:
+        schedule_point(self)
+        self.depth -= 1
+        if self.owner is swapco.current_fiber():
+            self.pass_on()
+
+
+def taken_twice(kind: Any) -> Scenario:
+    """Two that call a function with the lock from one with the lock, twice: nobody else is inside meanwhile."""
+    lock = kind()
+    inside: list[int] = []
+
+    def worker(me: int) -> Callable[[], None]:
+        def deposit() -> None:
+            with lock:
+                assert set(inside) == {me}
+
+        def work() -> None:
+            for _ in range(2):
+                with lock:
+                    inside.append(me)
+                    deposit()
+                    schedule_point()
+                    assert set(inside) == {me}
+                    inside.remove(me)
+
+        return work
+
+    def law(ends: list[Any]) -> None:
+        assert lock.owner is None
+
+    return Scenario([worker(0), worker(1)], law)
+
+
+class ReadWriteLock:
+    """Many readers, or one writer; a writer that waits keeps new readers out."""
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self.writing = False
+        self.reading_line = ParkingLot()
+        self.writing_line = ParkingLot()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        schedule_point(self)
+        self.begin_reading()
+        try:
+            yield
+        finally:
+            schedule_point(self)
+            self.end_reading()
+
+    def begin_reading(self) -> None:
+        if self.writing or len(self.writing_line):
+            self.reading_line.park()
+        else:
+            self.readers += 1
+
+    def end_reading(self) -> None:
+        self.readers -= 1
+        if self.readers == 0 and self.writing_line.unpark():
+            self.writing = True
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[None]:
+        schedule_point(self)
+        if self.writing or self.readers:
+            self.writing_line.park()
+        else:
+            self.writing = True
+        try:
+            yield
+        finally:
+            schedule_point(self)
+            self.end_writing()
+
+    def end_writing(self) -> None:
+        # readers that wait go before the next writer: both get their turn
+        self.readers = self.reading_line.unpark_all()
+        self.writing = self.readers == 0 and self.writing_line.unpark()
+
+
+class StarvesWriters(ReadWriteLock):
+    """Readers come in while a writer waits: it never gets its turn if they overlap."""
+
+    def begin_reading(self) -> None:
+        if self.writing:
+            self.reading_line.park()
+        else:
+            self.readers += 1
+
+
+class WakesReadersOnly(ReadWriteLock):
+    """Lost wakeup: a writer that waits for a writer is forgotten."""
+
+    def end_writing(self) -> None:
+        self.readers = self.reading_line.unpark_all()
+        self.writing = False
+
+
+class WakesBoth(ReadWriteLock):
+    """A writer is let in beside the readers."""
+
+    def end_writing(self) -> None:
+        self.readers = self.reading_line.unpark_all()
+        self.writing = self.writing_line.unpark()
+
+
+def readers_and_writers(kind: Any) -> Scenario:
+    """A writer is alone, readers are among themselves, and everybody gets in."""
+    lock = kind()
+    readers: list[int] = []
+    writers: list[int] = []
+
+    def read() -> None:
+        with lock.reading():
+            readers.append(1)
+            assert not writers
+            schedule_point()
+            readers.pop()
+
+    def write() -> None:
+        with lock.write():
+            writers.append(1)
+            assert len(writers) == 1
+            assert not readers
+            schedule_point()
+            writers.pop()
+
+    def law(ends: list[Any]) -> None:
+        assert (lock.readers, lock.writing) == (0, False)
+
+    return Scenario([read, read, write, write], law)
+
+
+def steady_readers(kind: Any) -> Scenario:
+    """There is always somebody who reads; a writer that comes gets in all the same, before they have ended."""
+    lock = kind()
+    written: list[bool] = []
+
+    def reader(begin: int) -> Callable[[], bool]:
+        def read() -> bool:
+            swapco.sleep(begin)
+            for _ in range(3):
+                with lock.reading():
+                    swapco.sleep(2)
+            return bool(written)
+
+        return read
+
+    def write() -> None:
+        swapco.sleep(1)
+        with lock.write():
+            written.append(True)
+
+    def law(ends: list[Any]) -> None:
+        assert ends[:2] == [True, True], "the writer starves"
+
+    return Scenario([reader(0), reader(1), write], law)
+
+
+# --------------------------------------------------------------------------------------- events, conditions
+
+
+class Event:
+    """A flag; ``set`` lets everybody go who waits, also if it is cleared at once."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.lot = ParkingLot()
+
+    def wait(self) -> None:
+        schedule_point(self)
+        if not self.up:
+            self.lot.park()
+
+    def set(self) -> None:
+        schedule_point(self)
+        self.up = True
+        self.lot.unpark_all()
+
+    def clear(self) -> None:
+        schedule_point(self)
+        self.up = False
+
+
+class LooksAgain(Event):
+    """Lost wakeup: the woken one looks at the flag, which is down again."""
+
+    def wait(self) -> None:
+        schedule_point(self)
+        while not self.up:
+            self.lot.park()
+
+
+class WakesOne(Event):
+    """Lost wakeup: ``set`` wakes the first one only."""
+
+    def set(self) -> None:
+        schedule_point(self)
+        self.up = True
+        self.lot.unpark()
+
+
+class LooksThenWaits(Event):
+    """Lost wakeup: the flag goes up between the look and the wait."""
+
+    def wait(self) -> None:
+        schedule_point(self)
+        if not self.up:
+            schedule_point(self)
+            self.lot.park()
+
+
+class WakesBeforeTheFlag(Event):
+    """Lost wakeup: who comes between the wake and the flag waits for ever."""
+
+    def set(self) -> None:
+        schedule_point(self)
+        self.lot.unpark_all()
+        schedule_point(self)
+        self.up = True
+
+
+def start_signal(kind: Any) -> Scenario:
+    """Two wait for a signal that is given once."""
+    signal = kind()
+
+    def law(ends: list[Any]) -> None:
+        assert signal.up
+
+    return Scenario([signal.wait, signal.wait, signal.set], law)
+
+
+def pulse(kind: Any) -> Scenario:
+    """A signal that is given and taken back: whoever waited has heard of it."""
+    signal = kind()
+
+    def give() -> None:
+        while not len(signal.lot):
+            swapco.sleep(1)
+        signal.set()
+        signal.clear()
+
+    return Scenario([signal.wait, give], lambda ends: None)
+
+
+class Condition:
+    """The lock is released and the place in line taken in one step; a notified one gets the lock before it goes on."""
+
+    def __init__(self) -> None:
+        self.lock = swapco.Lock()
+        self.line: deque[Ticket] = deque()
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+    def wait(self) -> None:
+        ticket = Ticket()
+        self.line.append(ticket)
+        self.lock.release()
+        error: BaseException | None = None
+        try:
+            ticket.wait()
+        except BaseException as caught:
+            error = caught
+        error = self.again() or error
+        if error is not None:
+            self.leave(ticket)
+            raise error
+
+    def again(self) -> BaseException | None:
+        """Take the lock, whatever comes; returns the cancellation that came meanwhile."""
+        schedule_point(self)
+        error = None
+        while True:
+            try:
+                self.lock.acquire()
+            except swapco.CancelledError as caught:
+                error = caught
+            else:
+                return error
+
+    def leave(self, ticket: Ticket) -> None:
+        if ticket.served:
+            # the notification came all the same: it is for another one
+            self.notify()
+        else:
+            self.line.remove(ticket)
+
+    def notify(self) -> None:
+        if self.line:
+            self.line.popleft().serve()
+
+
+class ReleasesThenLinesUp(Condition):
+    """Lost wakeup: a notification between the release of the lock and the line wakes nobody."""
+
+    def wait(self) -> None:
+        self.lock.release()
+        schedule_point(self)
+        ticket = Ticket()
+        self.line.append(ticket)
+        ticket.wait()
+        self.again()
+
+
+class GoesOnWithoutTheLock(Condition):
+    """A notified fiber goes on while the one that notified it still has the lock."""
+
+    def again(self) -> None:
+        schedule_point(self)
+        if not self.lock.locked():
+            self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        if self.lock.owner is swapco.current_fiber():
+            self.lock.release()
+
+
+class SwallowsTheNotification(Condition):
+    """Dropped cancellation: a waiter that was notified and cancelled at once passes the notification on to nobody."""
+
+    def leave(self, ticket: Ticket) -> None:
+        if not ticket.served:
+            self.line.remove(ticket)
+
+
+def hand_over(kind: Any) -> Scenario:
+    """Two wait for an item each, and one brings two: who was not disturbed has one."""
+    changed = kind()
+    items: list[int] = []
+    inside = [0]
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        inside[0] += 1
+        assert inside[0] == 1
+        schedule_point()
+        yield
+        inside[0] -= 1
+
+    def consume() -> int:
+        with changed:
+            while not items:
+                changed.wait()
+            with alone():
+                return items.pop()
+
+    def produce() -> None:
+        for item in range(2):
+            with changed:
+                with alone():
+                    items.append(item)
+                changed.notify()
+
+    def law(ends: list[Any]) -> None:
+        taken = [end for end in ends[:2] if end not in GONE]
+        assert sorted(taken + items) == [0, 1]
+        assert not changed.line
+
+    return Scenario([consume, consume, produce], law)
+
+
+def in_a_hurry(kind: Any) -> Scenario:
+    """A resource that three need, guarded by a condition; one of them gives up when it is given back."""
+    changed = kind()
+    busy: list[int] = []
+
+    def use() -> None:
+        with changed:
+            while busy:
+                changed.wait()
+            busy.append(1)
+        swapco.sleep(1)
+        with changed:
+            busy.pop()
+            changed.notify()
+
+    def hurry() -> bool:
+        try:
+            with swapco.timeout(1), changed:
+                while busy:
+                    changed.wait()
+        except TimeoutError:
+            return False
+        with changed:
+            changed.notify()
+        return True
+
+    def law(ends: list[Any]) -> None:
+        assert not busy
+        assert not changed.line
+
+    return Scenario([use, hurry, use], law)
+
+
+# ------------------------------------------------------------------------------------------------- barriers
+
+
+class Barrier:
+    """Opens when ``parties`` wait, and closes behind them at once; who is cancelled does not wait any more."""
+
+    def __init__(self, parties: int) -> None:
+        self.parties = parties
+        self.arrived = 0
+        self.lot = ParkingLot()
+
+    def wait(self) -> None:
+        schedule_point(self)
+        if len(self.lot) + 1 == self.parties:
+            self.lot.unpark_all()
+        else:
+            self.lot.park()
+
+
+class MixesGenerations(Barrier):
+    """Each that leaves counts itself out: who is fast comes to the next round while the door is still open."""
+
+    def wait(self) -> None:
+        schedule_point(self)
+        self.arrived += 1
+        if self.arrived >= self.parties:
+            self.lot.unpark_all()
+        else:
+            self.lot.park()
+        schedule_point(self)
+        self.arrived -= 1
+
+
+class CountsTheCancelled(Barrier):
+    """A party that was cancelled still counts: the door opens with one too few."""
+
+    def wait(self) -> None:
+        schedule_point(self)
+        self.arrived += 1
+        if self.arrived == self.parties:
+            self.arrived = 0
+            self.lot.unpark_all()
+        else:
+            self.lot.park()
+
+
+def rounds(kind: Any) -> Scenario:
+    """Nobody begins round n + 1 before the other one has ended round n."""
+    barrier = kind(2)
+    done = [0, 0]
+
+    def walker(me: int) -> Callable[[], None]:
+        def walk() -> None:
+            for number in range(1, 4):
+                schedule_point()
+                done[me] = number
+                barrier.wait()
+                assert done[1 - me] >= number
+
+        return walk
+
+    return Scenario([walker(0), walker(1)], lambda ends: None)
+
+
+def meeting(kind: Any) -> Scenario:
+    """Three fibers, of whom one may be called away, meet in twos."""
+    barrier = kind(2)
+    met: list[int] = []
+
+    def meet() -> None:
+        try:
+            with swapco.timeout(1):
+                barrier.wait()
+        except TimeoutError:
+            return
+        met.append(1)
+
+    def law(ends: list[Any]) -> None:
+        assert len(met) == 2
+
+    return Scenario([meet] * 3, law)
+
+
+MUTANTS = [
+    Mutant(LooksThenLinesUp, Semaphore, mutual_exclusion),
+    Mutant(GrantsTwice, Semaphore, mutual_exclusion),
+    Mutant(ChecksOnce, Semaphore, mutual_exclusion),
+    Mutant(SwallowsThePermit, Semaphore, one_visit_each, cancel(1, 2)),
+    Mutant(SwallowsThePermit, Semaphore, impatience),
+    Mutant(StaysInLine, Semaphore, one_visit_each, cancel(1)),
+    Mutant(GivesTooMuchBack, Semaphore, one_visit_each, cancel(1)),
+    Mutant(LastComeFirstServed, Semaphore, first_come_first_served),
+    Mutant(LetsOthersOvertake, Semaphore, first_come_first_served),
+    Mutant(OwnerComesLater, RLock, taken_twice),
+    Mutant(OwnerStays, RLock, taken_twice),
+    Mutant(FreeAfterOne, RLock, taken_twice),
+    Mutant(StarvesWriters, ReadWriteLock, steady_readers),
+    Mutant(WakesReadersOnly, ReadWriteLock, readers_and_writers),
+    Mutant(WakesBoth, ReadWriteLock, readers_and_writers),
+    Mutant(LooksAgain, Event, pulse),
+    Mutant(WakesOne, Event, start_signal),
+    Mutant(LooksThenWaits, Event, start_signal),
+    Mutant(WakesBeforeTheFlag, Event, start_signal),
+    Mutant(ReleasesThenLinesUp, Condition, hand_over),
+    Mutant(GoesOnWithoutTheLock, Condition, hand_over),
+    Mutant(SwallowsTheNotification, Condition, in_a_hurry),
+    Mutant(MixesGenerations, Barrier, rounds),
+    Mutant(CountsTheCancelled, Barrier, meeting, cancel(0)),
+]
