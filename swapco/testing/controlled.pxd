@@ -25,3 +25,4 @@ cdef class ControlledSlot:
     cdef bint spoiled
     cdef int run_until_stuck(self) except -1
     cdef int unwind(self) except -1
+    cdef int retrieve_all(self) except -1

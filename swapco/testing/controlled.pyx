@@ -190,6 +190,7 @@ cdef class ControlledSlot:
             finally:
                 if s.live_count:
                     self.unwind()
+                self.retrieve_all()
         finally:
             activate(None, False, None)
             set_running_loop(None)
@@ -247,7 +248,6 @@ cdef class ControlledSlot:
     cdef int unwind(self) except -1:
         """End every fiber of the run."""
         cdef Control control = self.control
-        cdef FiberCore fiber
         cdef int rounds = 0
         control.unwinding = True
         control.quiet = 0
@@ -258,11 +258,17 @@ cdef class ControlledSlot:
             self.scheduler.drain()
             if not self.loop._run_one() and not self.scheduler.runnable() and rounds > 100:
                 break
-        for fiber in control.fibers:
-            if fiber is not None and fiber._state == DONE:
-                fiber.result_retrieved = True
         if self.scheduler.live_count:
             self.spoiled = True
+        return 0
+
+    cdef int retrieve_all(self) except -1:
+        """The run is judged.  What a fiber has raised must not be reported when it is collected: that may be in the
+        middle of another run, which would fail for it."""
+        cdef FiberCore fiber
+        for fiber in self.control.fibers:
+            if fiber is not None and fiber._state == DONE:
+                fiber.result_retrieved = True
         return 0
 
     @property

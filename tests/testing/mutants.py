@@ -30,6 +30,8 @@ class Mutant:
     scenario: Callable[[Any], Scenario]
     disturb: Disturbance | None = None
     """For bugs that need a cancellation, or a time limit."""
+    bound: int | None = 2
+    """Up to how many preemptions it is proved that the right one is right; None: up to any number."""
 
     @property
     def name(self) -> str:

@@ -603,3 +603,29 @@ def test_both_kinds_of_stacks(switch: str) -> None:
     assert result.failed
     assert result.preemptions == 1
     assert result.minimal
+
+
+def test_what_a_run_leaves_behind_does_not_fail_the_next_one() -> None:
+    """Two fibers fail, and one of the errors is never looked at: its fiber is collected in the run after."""
+
+    def fail() -> None:
+        cycle: list[Any] = [swapco.current_fiber()]
+        cycle.append(cycle)
+        raise KeyError
+
+    def fails_twice() -> None:
+        fibers = [swapco.spawn(fail) for _ in range(2)]
+        swapco.wait(fibers)
+        fibers[0].join()
+
+    def collects() -> None:
+        assert gc.collect() > 0
+
+    bodies = [fails_twice, collects]
+    program = Program(lambda: bodies.pop(0)())
+    gc.disable()
+    try:
+        kinds = program.session(lambda: [program.run(Path()).kind for _ in range(2)])
+    finally:
+        gc.enable()
+    assert kinds == ["failed", "passed"]
