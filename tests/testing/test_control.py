@@ -621,11 +621,16 @@ def test_what_a_run_leaves_behind_does_not_fail_the_next_one() -> None:
     def collects() -> None:
         assert gc.collect() > 0
 
-    bodies = [fails_twice, collects]
+    def forgets_a_future() -> None:
+        cycle: list[Any] = [asyncio.get_running_loop().create_future()]
+        cycle[0].set_exception(KeyError())
+        cycle.append(cycle)
+
+    bodies = [fails_twice, collects, forgets_a_future, collects]
     program = Program(lambda: bodies.pop(0)())
     gc.disable()
     try:
-        kinds = program.session(lambda: [program.run(Path()).kind for _ in range(2)])
+        kinds = program.session(lambda: [program.run(Path()).kind for _ in range(4)])
     finally:
         gc.enable()
-    assert kinds == ["failed", "passed"]
+    assert kinds == ["failed", "passed", "passed", "passed"]
