@@ -126,7 +126,9 @@ GENERATED = {
     "semantics.md": {"states": states, "matrix": diagram},
     "futex-swap.md": {"slot": slot, "slot-diagram": slot_diagram},
     "HACKING.md": {"floors": floors},
-    "testing-tutorial.md": {f"report-{name}": partial(report, "testing-tutorial.md", name) for name in ("cache", "pool")},
+    "testing-tutorial.md": {
+        f"report-{name}": partial(report, "testing-tutorial.md", name) for name in ("cache", "pool")
+    },
 }
 
 

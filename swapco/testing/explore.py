@@ -204,7 +204,8 @@ class Plan:
         if self.verifies:
             if not exhaustive:
                 raise ValueError(
-                    f'with verify=True the strategy is "dfs" or "dpor", or an exhaustive Strategy, not {self.strategy!r}'
+                    'with verify=True the strategy is "dfs" or "dpor", or an exhaustive Strategy, '
+                    f"not {self.strategy!r}"
                 )
             if self.bound is not None and (not isinstance(self.bound, int) or self.bound < 0):
                 raise ValueError(f"preemption_bound is a number from 0 on, or None, not {self.bound!r}")

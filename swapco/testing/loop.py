@@ -14,6 +14,7 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 from .._loop.compat import get_running_loop
+from .points import refuse_real
 from .timers import CallHandle, arm_call, disarm_call
 
 if TYPE_CHECKING:
