@@ -25,7 +25,7 @@ from cpython.object cimport PyObject
 from ._core.fiber cimport FiberCore, enter, enter_if_attached, fiber_here, outside, running_fiber, section
 from ._core.scheduler cimport Scheduler
 from ._core.slot cimport ThreadStack
-from ._core.states cimport DONE
+from ._core.states cimport DETACHED, DONE, RUNNING
 from ._loop.task cimport Fiber, new_fiber
 from .tasks cimport on_thread
 
@@ -183,6 +183,8 @@ cdef class blocking:
                 f"blocking() in {me!r}: the other fibers run on its kernel thread, so it must not block; call "
                 "to_thread(fn), or spawn(fn, thread=True)"
             )
+        if me._state != RUNNING and me._state != DETACHED:
+            raise RuntimeError(f"blocking() while {me!r} is being switched: in a policy, an instrument or a finalizer")
         if self.depth and self.fiber is not me:
             raise RuntimeError(f"this blocking() is in use by {self.fiber!r}: make one for each fiber")
         self.fiber = me
@@ -196,9 +198,9 @@ cdef class blocking:
         if stack.blocking > 1:
             return
         enter_if_attached(&here.worker, self)
-        if here.worker != NULL:
-            # the section ends here, and not with the function: the slot is somebody else's by then
-            here.worker.depth -= 1
+        # not in a finalizer that was called in the middle of an operation, which needs the slot
+        if here.worker != NULL and here.worker.depth == 1:
+            # the section ends in there, and not with the function: the slot is somebody else's by then
             here.worker = NULL
             (<Scheduler>me.scheduler).give_up(me)
 

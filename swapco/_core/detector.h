@@ -13,6 +13,10 @@
  * after each revocation the monitor is *quick* for a while: it looks eight times a tick, and revokes at once from a
  * worker that has used no CPU time since its last look. One that computes still has its whole tick.
  *
+ * A worker that calls swapco again and again, but never waits there, changes the word with every call. So the monitor
+ * also counts grants: a worker that has had the slot for TURN_TICKS has had its turn, and is revoked, too; its next call
+ * waits behind the others. Without that, a thread fiber that polls would stop everybody else for as long as it likes.
+ *
  * The *sentinel*, an option, reacts three times faster to sleepers: a SCHED_IDLE thread on the slot's CPU is run by the
  * kernel only when nothing else on that CPU is runnable; if the slot is lent then, its worker must be asleep.
  *
@@ -37,6 +41,7 @@
 
 enum {
     SWAPCO_IDLE_TICKS = 8,
+    SWAPCO_TURN_TICKS = 10,
     SWAPCO_QUICK_SHARE = 8,  /* looks a tick, when quick */
     SWAPCO_QUICK_LOOKS = 64, /* so many after each revocation */
 };
@@ -105,20 +110,27 @@ static void *detector_monitor(void *argument)
     prctl(PR_SET_TIMERSLACK, 1000UL);
     while (detector_wait(s, &s->monitor_awake)) {
         slot_word last = atomic_load(&s->word);
-        int64_t used = -1, unchanged = 0;
+        uint64_t turn = atomic_load(&s->grants);
+        int64_t used = -1, unchanged = 0, held = 0;
         int idle = 0, quick = 0;
         for (;;) {
             int64_t nap = quick ? s->tick_ns / SWAPCO_QUICK_SHARE : s->tick_ns;
             detector_nap(nap);
             atomic_fetch_add(&s->ticks, 1);
             slot_word now = atomic_load(&s->word);
+            uint64_t grants = atomic_load(&s->grants);
             unchanged = now == last ? unchanged + nap : 0;
+            held = grants == turn ? held + nap : 0;
+            turn = grants;
             quick -= quick > 0;
             if (slot_word_mode(now) == SWAPCO_SLOT_USER) {
                 int64_t before = now == last ? used : -1;
                 used = quick ? detector_cpu_time(s, now) : -1;
                 idle = 0;
-                if ((unchanged >= s->tick_ns || (used >= 0 && used == before)) && slot_revoke(s, now)) {
+                int overdue = held >= SWAPCO_TURN_TICKS * s->tick_ns;
+                if (overdue)
+                    atomic_store(&s->overdue, grants);
+                if ((overdue || unchanged >= s->tick_ns || (used >= 0 && used == before)) && slot_revoke(s, now)) {
                     atomic_fetch_add(&s->revoked_by_monitor, 1);
                     slot_wake(s->home);
                     detector_make_room(s, now);

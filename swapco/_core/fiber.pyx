@@ -617,6 +617,7 @@ cdef class Dispatcher(Host):
 
     cdef int drain_inbox(self) except -1:
         """Act on what came from outside: won waits, cancellations."""
+        cdef PyObject *running
         cdef FiberCore f
         while True:
             f = <FiberCore>self.slot.take_posted()
@@ -626,6 +627,12 @@ cdef class Dispatcher(Host):
                 self.make_ready(f)
             elif f._state == DETACHED:
                 self.came_back(f)
+                if f._state == DONE:
+                    # whatever its end lets go of must not wait "as" whoever runs now
+                    running = self.current
+                    self.current = NULL
+                    f = None
+                    self.current = running
             elif f.cancel_pending:
                 try:
                     self.deliver_cancel(f)

@@ -62,13 +62,18 @@ cdef inline PyObject *_fiber_of(PyObject *worker) noexcept:
     return (<Host>(<Worker>worker).scheduler).current
 
 
+cdef inline bint _is_idle(PyObject *worker) noexcept:
+    """It hosts no fiber, and does not hold the slot after one that has ended either (finalizers run then)."""
+    return _fiber_of(worker) == NULL and ((<Worker>worker).controller is not None or (<Worker>worker).c.depth == 0)
+
+
 cdef Host running_host():
     """The scheduler whose fibers this thread runs, or None."""
     if swapco_running != NULL:
         return <Host>swapco_running
     if swapco_here == NULL:
         return None
-    if (<Worker>swapco_here).fiber != NULL or (<Worker>swapco_here).controller is not None:
+    if (<Worker>swapco_here).controller is not None or not _is_idle(swapco_here):
         return <Host>(<Worker>swapco_here).scheduler
     return None
 
@@ -78,7 +83,7 @@ cdef PyObject *host_here(swapco_worker **entered) except? NULL:
     entered[0] = NULL
     if swapco_running != NULL:
         return swapco_running
-    if swapco_here == NULL or _fiber_of(swapco_here) == NULL:
+    if swapco_here == NULL or _is_idle(swapco_here):
         return NULL
     if (<Worker>swapco_here).controller is None:
         _enter(<Worker>swapco_here, entered, None, None)

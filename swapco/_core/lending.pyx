@@ -342,10 +342,13 @@ cdef class Lender(Dispatcher):
                 following = NULL  # only the hub can start it
         if self.instruments is not None:
             self.note("before_switch", leaving, None if following == NULL else <object>following)
+        if not wait:
+            # the section of `work`, or of who gives up, ends here
+            me.c.depth = 0
         return self.slot.hand(me, to, wait)
 
     cdef int give_up(self, FiberCore me) except -1:
-        """By a thread fiber in a section: run on without the slot."""
+        """By a thread fiber in its outermost section, which ends here: run on without the slot."""
         cdef Worker worker = (<ThreadStack>me.stack).worker
         self.detach(me)
         worker.c.left = 0
@@ -354,7 +357,8 @@ cdef class Lender(Dispatcher):
 
     cdef int work(self, Worker me) except -1:
         """The life of a worker's thread."""
-        cdef FiberCore f
+        # borrowed: whatever its end lets go of must go while the slot is held, or at home
+        cdef PyObject *f
         cdef PyObject *returned
         self.slot.worker_begins(me)
         me.scheduler = <PyObject *>self
@@ -363,26 +367,37 @@ cdef class Lender(Dispatcher):
         try:
             while True:
                 if self.slot.wait(me):
-                    f = <FiberCore>me.fiber
-                    if not self.begin(f):
+                    # a section: finalizers run in it, and may call swapco
+                    me.c.depth = 1
+                    f = me.fiber
+                    if not self.begin(<FiberCore>f):
                         self.end_attached(me, f)
-                        f = None
                         continue
+                    me.c.depth = 0
                     slot_leave(me.c)
                 elif self.slot.may_run_detached(me):
-                    f = <FiberCore>me.fiber
-                    thread_context_assign(<PyObject *>f.context)
+                    f = me.fiber
+                    thread_context_assign(<PyObject *>(<FiberCore>f).context)
                 else:
                     return 0
-                returned = swapco_call(<PyObject *>f.fn, <PyObject *>f.args)
+                returned = swapco_call(<PyObject *>(<FiberCore>f).fn, <PyObject *>(<FiberCore>f).args)
                 self.end(me, f, returned)
-                f = None
         finally:
             host(None)
             self.slot.worker_returns(me)
 
-    cdef int end(self, Worker me, FiberCore f, PyObject *returned) except -1:
+    cdef int end(self, Worker me, PyObject *p, PyObject *returned) except -1:
         """The function returned (an owned reference) or raised (NULL), with the slot or without it."""
+        self.keep_outcome(<FiberCore>p, returned)
+        if self.abandoned:
+            self.end_of_child()
+        thread_context_assign(NULL)
+        if slot_enter(me.c):
+            me.c.depth = 1
+            return self.end_attached(me, p)
+        return self.end_detached(<FiberCore>p)
+
+    cdef int keep_outcome(self, FiberCore f, PyObject *returned) except -1:
         cdef object result
         if returned != NULL:
             result = <object>returned
@@ -391,11 +406,10 @@ cdef class Lender(Dispatcher):
             result = None
         else:
             f.exception_value = swapco_raised()
-        if self.abandoned:
-            self.end_of_child()
-        if slot_enter(me.c):
-            return self.end_attached(me, f)
-        thread_context_assign(NULL)
+        return 0
+
+    cdef int end_detached(self, FiberCore f) except -1:
+        """Without the slot: leave the rest to its owner.  No finalizer runs in here: the fiber would not come back."""
         self.weigh(<ThreadStack>f.stack)
         (<ThreadStack>f.stack).ended = True
         if self.slot.is_void():
@@ -403,14 +417,18 @@ cdef class Lender(Dispatcher):
             return self.forget(f)
         return self.slot.post(f)
 
-    cdef int end_attached(self, Worker me, FiberCore f) except -1:
-        """By the owner: finish the fiber, and give the slot on."""
+    cdef int end_attached(self, Worker me, PyObject *p) except -1:
+        """By the owner, in a section: finish the fiber, and give the slot on."""
         cdef PyObject *following = NULL
-        if (<ThreadStack>f.stack).is_call and f.joiners.count == 1 and not self.poll_is_due():
-            following = self.hand_back(f)
-        self.finish(f)
-        thread_context_assign(NULL)
+        if (
+            (<ThreadStack>(<FiberCore>p).stack).is_call and (<FiberCore>p).joiners.count == 1
+            and not self.poll_is_due()
+        ):
+            following = self.hand_back(<FiberCore>p)
+        # finalizers run as nobody, as on the home worker: the fiber may be gone by then
         me.fiber = NULL
+        self.finish(<FiberCore>p)
+        thread_context_assign(NULL)
         self.release(me)
         if following == NULL:
             following = self.take()
@@ -492,13 +510,12 @@ cdef class Lender(Dispatcher):
             self.current = running
 
     cdef int release(self, Worker worker) except -1:
-        """Its fiber is done."""
+        """Its fiber is done; if its thread is gone, too, the hub may start another one."""
         cdef FiberCore f
-        if worker not in self.slot.others:
-            return 0
-        self.idle_workers.append(worker)
+        if worker in self.slot.others:
+            self.idle_workers.append(worker)
         for line in (self.starved_first, self.starved):
-            if line and self.find_worker(line[0]):
+            if line and (self.find_worker(line[0]) or self.may_have_worker(line[0])):
                 f = line.popleft()
                 f.starved = False
                 if not self.starved:

@@ -490,8 +490,14 @@ cdef class Scheduler(Lender):
     def bind(self) -> None:
         """The caller is the hub from now on: called by the loop when it starts to run.
 
-        RuntimeError if fibers live that belong to another kernel thread.
+        RuntimeError if fibers live that belong to another kernel thread, or in a forked child: what has a copy there
+        (the poller, workers) is the parent's.
         """
+        if self.slot.is_inherited():
+            raise RuntimeError(
+                "this event loop ran fibers in the parent of this process, before the fork, and cannot run here: "
+                "make a new one"
+            )
         if loop_runs_here():
             raise RuntimeError("an event loop with fibers runs in this thread already")
         if not self.slot.owned():

@@ -124,6 +124,7 @@ cdef class Slot:
     # a scheduler has it
     cdef bint taken
     cdef bint closed
+    cdef bint inherited
     # home gets signals whose handlers must run
     cdef bint handles_signals
     cdef bint signalled
@@ -161,6 +162,7 @@ cdef class Slot:
     cdef int rest(self) noexcept
     cdef int void(self) noexcept
     cdef bint is_void(self) noexcept
+    cdef bint is_inherited(self) noexcept
     cdef int run_detached(self, Worker worker) noexcept
     cdef int stop(self, Worker worker) noexcept
     cdef bint has_ended(self, Worker worker) noexcept

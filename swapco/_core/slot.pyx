@@ -394,6 +394,12 @@ cdef class Slot:
         slot_order(worker.c, SWAPCO_RUN_DETACHED)
         return 0
 
+    # -- fork
+
+    cdef bint is_inherited(self) noexcept:
+        """Is it the copy of a slot of the parent of this process?"""
+        return self.inherited
+
     # -- who has the slot
 
     cdef bint owned(self) noexcept:
@@ -485,8 +491,8 @@ cdef class Slot:
         if self.cpu < 0 or self.c.home.displaced and self.owner_ident == self.home.ident:
             self.c.home.displaced = 0
             self.cpu = self.ask_placement("choose", self.home.native_id)
-            self.c.cpu = self.cpu
             if self.cpu < 0:
+                self.c.cpu = -1
                 return 0
             self.placements += 1
             try:
@@ -494,6 +500,8 @@ cdef class Slot:
                 inheritance_prepare()
             except BaseException as error:
                 self.interrupt = error
+            # the detector uses the masks once it sees a CPU
+            self.c.cpu = self.cpu
             inheritance_home_is_pinned(self.c)
         # moved away by the detector, perhaps, and back in time
         worker.c.displaced = 0
@@ -571,8 +579,11 @@ def _after_fork_in_child() -> None:
     """The workers of every slot stayed with the parent."""
     cdef Slot slot
     swapco_worker_is_here(NULL)
+    inheritance_home_is_pinned(NULL)
     for slot in list(_slots):
-        slot.void()
+        if slot.taken:
+            slot.inherited = True
+            slot.void()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -69,8 +69,8 @@
     X(grant, "any", SCHED, "any", SCHED, "the owner", "store", "it hands the slot to another worker")            \
     X(leave, "worker", SCHED, "worker", USER, "the worker", "store", "it goes back to user code")                \
     X(enter, "worker", USER, "worker", SCHED, "the worker", "CAS", "it calls swapco, or its function ends")      \
-    X(revoke, "worker", USER, "home", REVOKED, "the detector; home after a signal; a worker whose thread dies", "CAS",                    \
-      "the worker has not been heard of for a tick")                                                             \
+    X(revoke, "worker", USER, "home", REVOKED, "the detector; home, after a signal or for the detector; a worker whose thread dies", "CAS", \
+      "the worker has not been heard of for a tick, or has had its turn")                                        \
     X(take_back, "home", REVOKED, "worker", SCHED, "the worker", "CAS", "it calls swapco before home has noticed") \
     X(notice, "home", REVOKED, "home", SCHED, "home", "CAS", "it wakes up: the worker is detached from here on")
 
@@ -161,6 +161,8 @@ typedef struct swapco_slot {
     /* who was granted the slot last: a hint, never freed (invariant 3) */
     _Atomic(swapco_worker *) granted;
     _Atomic uint64_t taken_back;
+    /* how many times the slot was granted, and the number of the grant that has lasted too long */
+    _Atomic uint64_t grants, overdue;
     /* the detector's, see there */
     alignas(SWAPCO_CACHE_LINE) _Atomic int32_t monitor_awake;
     _Atomic int32_t sentinel_awake;
@@ -207,6 +209,7 @@ static swapco_slot *swapco_slot_new(int64_t tick_ns, int64_t grace_ns)
     memset(s, 0, sizeof *s);
     atomic_init(&s->word, slot_word_make(1, SWAPCO_SLOT_SCHED, SWAPCO_HOME));
     atomic_init(&s->references, 1);
+    atomic_init(&s->overdue, UINT64_MAX);
     atomic_init(&s->cpu, -1);
     s->tick_ns = tick_ns;
     s->grace_ns = grace_ns;
@@ -259,7 +262,8 @@ static inline int slot_wait(swapco_worker *w)
             return 0;
         slot_doze(s, w, SWAPCO_DEADLINE_NEVER);
     }
-    return 1;
+    /* one that is told to end gives up its number first: it may be another worker's that the word names */
+    return atomic_load(&w->order) != SWAPCO_STOP;
 }
 
 static inline void slot_order(swapco_worker *w, int order)
@@ -281,6 +285,8 @@ static inline void slot_grant(swapco_slot *s, int me, int to)
     slot_word w = atomic_load(&s->word);
     if (__builtin_expect(slot_word_owner(w) != me || slot_word_mode(w) != SWAPCO_SLOT_SCHED, 0))
         slot_corrupt("grant");
+    /* only counted here, by whoever owns the slot */
+    atomic_store_explicit(&s->grants, atomic_load_explicit(&s->grants, memory_order_relaxed) + 1, memory_order_relaxed);
     atomic_store(&s->word, slot_word_next(w, SWAPCO_SLOT_SCHED, to));
 }
 
@@ -316,9 +322,17 @@ static inline int slot_revoke(swapco_slot *s, slot_word seen)
            atomic_compare_exchange_strong(&s->word, &seen, slot_word_next(seen, SWAPCO_SLOT_REVOKED, SWAPCO_HOME));
 }
 
-/* By home, which holds the GIL: 1, and whoever had the slot is detached; 0: it has taken the slot back. */
+/* Has the owner had its turn?  The detector says so; it holds until the next grant. */
+static inline int slot_is_overdue(swapco_slot *s) { return atomic_load(&s->overdue) == atomic_load(&s->grants); }
+
+/* By home, which holds the GIL: 1, and whoever had the slot is detached; 0: it has taken the slot back.
+ *
+ * One that has had its turn, and calls swapco often enough to take the slot back each time before home has the GIL, is
+ * revoked here once more: it waits for the GIL now. */
 static inline int slot_notice(swapco_slot *s)
 {
+    if (slot_is_overdue(s))
+        slot_revoke(s, atomic_load(&s->word));
     slot_word seen = atomic_load(&s->word);
     return slot_word_mode(seen) == SWAPCO_SLOT_REVOKED &&
            atomic_compare_exchange_strong(&s->word, &seen, slot_word_next(seen, SWAPCO_SLOT_SCHED, SWAPCO_HOME));
@@ -366,8 +380,8 @@ static enum swapco_lend_end slot_wait_home(swapco_slot *s, int handles_signals, 
                 return SWAPCO_GIVEN_BACK;
             return *signalled ? SWAPCO_INTERRUPTED : SWAPCO_REVOKED;
         }
-        if (*signalled && slot_word_mode(now) == SWAPCO_SLOT_USER) {
-            if (slot_revoke(s, now))
+        if ((*signalled || slot_is_overdue(s)) && slot_word_mode(now) == SWAPCO_SLOT_USER) {
+            if (slot_revoke(s, now) && *signalled)
                 atomic_fetch_add(&s->revoked_by_signal, 1);
             continue;
         }

@@ -39,6 +39,31 @@ run(main)
 """)
 
 
+def test_who_starves_gets_the_place_of_a_thread_that_ended(run_program_in_variant: Run) -> None:
+    run_program_in_variant("""
+libc = ctypes.CDLL(None)
+gate = threading.Event()
+
+def dies():
+    gate.wait()
+    libc.pthread_exit(None)
+
+def main():
+    # the warning that all threads are in use is expected here
+    import logging
+    logging.getLogger("swapco").setLevel(logging.ERROR)
+    fiber = detached(dies)
+    starving = [spawn(int, thread=True) for _ in range(3)]
+    sleep(0.001)
+    assert {one.state for one in starving} == {"NEW"}
+    gate.set()
+    assert [one.join(20) for one in starving] == [0] * 3
+    assert isinstance(fiber.exception(), RuntimeError)
+
+run(main, slot=Slot(max_workers=1))
+""")
+
+
 def test_an_exception_comes_out_of_join_with_its_traceback(run_program_in_variant: Run) -> None:
     run_program_in_variant("""
 def fails(nap):

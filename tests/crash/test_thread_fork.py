@@ -184,6 +184,43 @@ run(main)
     assert result.stdout.count("parent") == 1
 
 
+def test_a_loop_from_before_the_fork_says_that_it_cannot_run(run_program_in_variant: Run) -> None:
+    run_program_in_variant(
+        PRELUDE
+        + """
+loop = swapco.new_event_loop()
+unused = swapco.new_event_loop()
+slot = Slot(max_workers=8)
+
+async def calls():
+    return await spawn(to_thread, sum, [1, 2])
+
+def child():
+    coroutine = calls()
+    try:
+        loop.run_until_complete(coroutine)
+    except RuntimeError as error:
+        assert "before the fork" in str(error), error
+    else:
+        return 1
+    coroutine.close()
+    loop.close()
+    # what had no fibers yet is as good as new
+    assert unused.run_until_complete(calls()) == 3
+    unused.close()
+    run(lambda: to_thread(int), slot=slot)
+    return 0
+
+assert loop.run_until_complete(calls()) == 3
+assert in_child(child) == 0
+assert loop.run_until_complete(calls()) == 3
+loop.close()
+assert unused.run_until_complete(calls()) == 3
+unused.close()
+"""
+    )
+
+
 def test_a_child_that_leaves_blocking(run_program_in_variant: Run) -> None:
     """The end of the block waits for a slot that the child does not have."""
     run_program_in_variant(

@@ -82,6 +82,33 @@ def test_one_that_computes_is_detached_too() -> None:
     assert fiber.join() > 0
 
 
+@pytest.mark.parametrize("work", [0, 1_000], ids=["only calls", "computes, too"])
+def test_one_that_calls_all_the_time_but_never_waits_has_its_turn_and_no_more(work: int) -> None:
+    def main() -> None:
+        queue: swapco.Queue[int] = swapco.Queue()
+        enough = threading.Event()
+
+        def polls() -> bool:
+            give_up = time.monotonic() + 30
+            while not enough.is_set() and time.monotonic() < give_up:
+                queue.put_nowait(sum(range(work)))
+                queue.get_nowait()
+            return enough.is_set()
+
+        fiber = swapco.spawn(polls, thread=True)
+        # both I/O and timers: each would wait for the 30 seconds
+        for _ in range(5):
+            swapco.sleep(0.001)
+            left, right = swapco.socket.socketpair()
+            with left, right:
+                right.send(b"x")
+                assert left.recv(1) == b"x"
+        enough.set()
+        assert fiber.join()
+
+    swapco.run(main)
+
+
 @in_fiber
 def test_one_that_comes_back_waits_for_its_turn() -> None:
     """It never preempts the owner: it goes through the run queue, behind who was ready before."""
