@@ -60,6 +60,8 @@ __all__ = ["Memory", "find", "forget", "in_example", "memory_of", "quickly"]
 
 #: Schedules with one deviation, and then in the order of simplicity, that an example runs once the test has failed.
 SIMPLEST = 50
+#: Decisions that these may make in all, roughly: what bounds them for a program that runs for long.
+DECISIONS = 20_000
 #: Replays for the first failure of a test, so that what is remembered is simple.
 REPLAYS = 60
 #: How many schedules are remembered for a shape, how many shapes, and how many schedules of other shapes.
@@ -144,7 +146,8 @@ def find(
             return None
         must_repeat(program, production)
     seed = result.seed = zlib.crc32(str(result.seed).encode(), shape)
-    found = production if production.failed else _by_memory(program, result, memory, shape)
+    affordable = DECISIONS // (len(production.decisions) + 1)
+    found = production if production.failed else _by_memory(program, result, memory, shape, affordable)
     if found is None:
         chosen = make_strategy(strategy)
         chosen.start(seed)
@@ -160,12 +163,12 @@ def find(
     if found is not None:
         kept = found
         if not memory.failed:
-            kept = shrink(program.execute, found, replays=REPLAYS).execution
+            kept = shrink(program.execute, found, replays=min(REPLAYS, affordable)).execution
         memory.add(shape, kept)
     return found
 
 
-def _by_memory(program: Program, result: Result, memory: Memory, shape: int) -> Execution | None:
+def _by_memory(program: Program, result: Result, memory: Memory, shape: int, affordable: int) -> Execution | None:
     for execution in _remembered(program, memory, shape):
         result.schedules += 1
         if execution.failed:
@@ -174,7 +177,7 @@ def _by_memory(program: Program, result: Result, memory: Memory, shape: int) -> 
         return None
     for simplest in (SimplestFirst(deviation_bound=1, reduce=False), SimplestFirst(2, reduce=False)):
         for follow in simplest:
-            if simplest.schedules >= SIMPLEST:
+            if simplest.schedules >= min(SIMPLEST, affordable):
                 break
             execution = program.execute(follow)
             simplest.record(execution)
