@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 from .control import Control, Strategy
 from .loop import ControlledLoop
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 class Outcome:
     kind: str
@@ -20,7 +20,7 @@ class ControlledSlot:
     control: Control
     loop: ControlledLoop
     def __init__(self, *, switch: str | None = None) -> None: ...
-    def session(self, fn: Callable[[], T]) -> T: ...
+    def session(self, fn: Callable[[], _T]) -> _T: ...
     def execute(self, body: Callable[[], object], strategy: Strategy, run: int = 0) -> Outcome: ...
     def judge(self, main: Any) -> Outcome: ...
     @property

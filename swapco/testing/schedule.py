@@ -145,10 +145,10 @@ def load_schedule(source: str | os.PathLike[str] | Schedule | Sequence[int]) -> 
         if os.path.exists(text) or text.endswith(".json") or os.sep in text:
             return Schedule.from_json(FilePath(text).read_text())
         return Schedule.from_code(text)
-    decisions: Any = source
-    if not isinstance(source, Sequence) or not all(isinstance(choice, int) and choice >= 0 for choice in decisions):
+    choices: Any = source
+    if not isinstance(choices, Sequence) or not all(isinstance(choice, int) and choice >= 0 for choice in choices):
         raise TypeError(f"a schedule is a file, a code, or a list of decisions (numbers from 0 on), not {source!r}")
-    return Schedule(tuple(decisions))
+    return Schedule(tuple(choices))
 
 
 def _gaps(path: Iterable[int]) -> Iterable[str]:
