@@ -186,7 +186,7 @@ class SequentialModel(Model[_State]):
 #: Values that are what they look like, and those that are only what they are.
 _PLAIN = frozenset({int, str, bytes, type(None)})
 _CONTAINERS = frozenset({dict, list, set, deque})
-_NAMED = (type, FunctionType, BuiltinFunctionType, ModuleType)
+_NAMED: tuple[Any, ...] = (type, FunctionType, BuiltinFunctionType, ModuleType)
 
 
 def _keep_identities(value: Any, opaque: dict[int, Any]) -> None:

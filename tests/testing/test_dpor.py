@@ -14,7 +14,7 @@ from swapco.testing.dpor import EachTrace
 from swapco.testing.exhaust import DepthFirst, exhaust
 from swapco.testing.trace import UncontrolledNondeterminism
 
-FEW = settings(max_examples=80, deadline=None)
+FEW = settings(max_examples=50, deadline=None)
 
 
 def all_of(main: Main, limit: int | None = 600, **options: Any) -> tuple[set[object], set[object], int]:

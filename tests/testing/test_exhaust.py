@@ -21,7 +21,7 @@ from swapco.testing.trace import (
     stripped,
 )
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=40, deadline=None)
 BOUND = st.none() | st.integers(0, 3)
 
 
