@@ -7,14 +7,21 @@ second schedule.
 
 from __future__ import annotations
 
+import mutants_events
 import mutants_locks
+import mutants_programs
 import mutants_queues
 import pytest
 from mutants import Mutant
 
 from swapco import testing
 
-MUTANTS: list[Mutant] = [*mutants_locks.MUTANTS, *mutants_queues.MUTANTS]
+MUTANTS: list[Mutant] = [
+    *mutants_locks.MUTANTS,
+    *mutants_events.MUTANTS,
+    *mutants_queues.MUTANTS,
+    *mutants_programs.MUTANTS,
+]
 SEEDS = range(5)
 RIGHT = {(mutant.right, mutant.scenario, str(mutant.disturb)): mutant for mutant in MUTANTS}
 

@@ -3,7 +3,6 @@
 What is the same as in asyncio is in tests/api/test_tasks_parity.py.
 """
 
-
 from __future__ import annotations
 
 import asyncio
@@ -20,6 +19,7 @@ import pytest
 from helpers import Logged, in_fiber, label, settle
 
 import swapco
+from swapco import testing
 from swapco.timeouts import timeout
 from swapco.waiting import FIRST_COMPLETED, as_completed, gather, shield, wait, wait_for
 
@@ -483,6 +483,18 @@ def test_as_completed_by_several_fibers() -> None:
 
     gather(*[consume] * 4)
     assert sorted(seen) == list(range(20))
+
+
+def test_as_completed_looks_once_it_has_its_slot() -> None:
+    """The last one may end between the call of ``next`` and the section of the fiber that calls it."""
+
+    def body() -> None:
+        seen = [fiber.result() for fiber in as_completed([lambda: 1, lambda: 2])]
+        assert sorted(seen) == [1, 2]
+
+    result = testing.verify(body, preempt="primitives", save=False).check()
+    assert result.exhausted
+    assert result.schedules > 10
 
 
 @in_fiber
