@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core.backends import asked_for
 from ._loop.compat import get_running_loop
-from ._loop.loop import Loop, hub_of, new_event_loop
+from ._loop.loop import Loop, hub_of, new_event_loop, ran_before_fork
 from ._loop.task import Fiber
 from .monitor.watchdog import Watchdog
 from .monitor.watchdog import asked_for as watchdog_asked_for
@@ -195,7 +195,10 @@ class Runner:
         raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Cancel what is left, wait for it, and close the loop.  More than once is fine."""
+        """Cancel what is left, wait for it, and close the loop.  More than once is fine.
+
+        In a forked child nothing is left to wait for: that is the parent's.
+        """
         if self._closed:
             return
         if get_running_loop() is not None:
@@ -205,6 +208,8 @@ class Runner:
         if loop is None:
             return
         try:
+            if ran_before_fork(loop):
+                return
             _cancel_everything(loop, self._shutdown_timeout)
             loop.run_until_complete(loop.shutdown_asyncgens())
             if sys.version_info >= (3, 12):

@@ -523,6 +523,11 @@ def hub_of(loop) -> LoopHub:
     return loop._hub
 
 
+def ran_before_fork(loop) -> bool:
+    """Did it run fibers in the parent of this process?  Then it can only be closed."""
+    return loop._hub is not None and (<LoopHub>loop._hub).scheduler.slot.is_inherited()
+
+
 def new_event_loop(*, policy=None, clock=None, switch=None, slot=None) -> Loop:
     """A new event loop that runs fibers: swapco's ``uvloop.new_event_loop``.  The keywords are ``Loop``'s."""
     return Loop(policy=policy, clock=clock, switch=switch, slot=slot)

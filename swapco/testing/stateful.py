@@ -417,6 +417,8 @@ def concurrent_test(
             shown({"scenario": scenario, "result": result})
         result.check()
 
+    # how long an example takes says how many schedules were run
+    settings = Settings(settings, deadline=None)
     test: Any = given(scenario=kind.scenarios())(concurrently)
     # all machines share this function: the name is what tells their examples apart in the database
     test.hypothesis.inner_test._hypothesis_internal_add_digest = name.encode()

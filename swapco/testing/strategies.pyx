@@ -416,6 +416,8 @@ cdef class Portfolio(Strategy):
     """
 
     cdef readonly tuple strategies
+    # nobody asked for these
+    cdef bint usual
     # each of them once
     cdef tuple distinct
     cdef readonly object seed
@@ -426,7 +428,8 @@ cdef class Portfolio(Strategy):
         if seed is not None and not isinstance(seed, int):
             raise TypeError(f"a seed is a whole number, or None for the seed of the search, not {seed!r}")
         self.seed = seed
-        if not strategies:
+        self.usual = not strategies
+        if self.usual:
             weighed, walk = URW(), RandomWalk()
             strategies = (weighed, PCT(1), walk, weighed, POS(), walk, weighed, PCT(3))
         self.strategies = strategies
@@ -439,7 +442,7 @@ cdef class Portfolio(Strategy):
 
     def __repr__(self) -> str:
         seed = [] if self.seed is None else [f"seed={self.seed}"]
-        return f"Portfolio({', '.join([*map(repr, self.strategies), *seed])})"
+        return f"Portfolio({', '.join([*map(repr, () if self.usual else self.strategies), *seed])})"
 
     @property
     def exhaustive(self) -> bool:

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 HEAD = """
 import swapco
 import pytest
+from hypothesis import Phase, settings
 from swapco import testing
+
+# a tenth of the time: "explain" traces every line
+settings.register_profile("short", max_examples=30, phases=[phase for phase in Phase if phase is not Phase.explain])
+settings.load_profile("short")
 
 
 def lost_update(fibers=2, points=0):

@@ -24,7 +24,9 @@ def checked(result: testing.Result) -> str:
     """The report, after what holds for every one."""
     text = result.report
     lines = text.split("\n")
-    assert max(map(len, lines)) <= WIDTH, max(lines, key=len)
+    # a command that is copied stays in one piece
+    wide = [line for line in lines if len(line) > WIDTH and "replay" not in line]
+    assert not wide
     assert len(lines) <= 90
     for line in lines:
         assert line.isprintable(), repr(line)
