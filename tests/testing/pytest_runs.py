@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+import small_programs
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,31 +25,8 @@ settings.register_profile("short", max_examples=30, phases=[phase for phase in P
 settings.load_profile("short")
 
 
-def lost_update(fibers=2, points=0):
-    box = [0]
-
-    def add():
-        for _ in range(points):
-            testing.schedule_point()
-        value = box[0]
-        testing.schedule_point()
-        box[0] = value + 1
-
-    swapco.wait([swapco.spawn(add, name=f"adder {i}") for i in range(fibers)])
-    assert box == [fibers]
-
-
-def correct(fibers=2):
-    box = [0]
-
-    def add():
-        testing.schedule_point()
-        box[0] += 1
-
-    swapco.wait([swapco.spawn(add, name=f"adder {i}") for i in range(fibers)])
-    assert box == [fibers]
-
 """
+HEAD += inspect.getsource(small_programs.lost_update) + "\n\n" + inspect.getsource(small_programs.correct)
 
 
 class Ran(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from pytest_runs import failure_files, run_pytest
+from small_programs import correct, lost_update
 
 import swapco
 from swapco import testing
@@ -25,31 +26,6 @@ def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWAPCO_FAILURES", str(tmp_path / "failures"))
     monkeypatch.delenv("SWAPCO_SCHEDULES", raising=False)
     monkeypatch.delenv("SWAPCO_SEED", raising=False)
-
-
-def lost_update(fibers: int = 2, points: int = 0) -> None:
-    box = [0]
-
-    def add() -> None:
-        for _ in range(points):
-            testing.schedule_point()
-        value = box[0]
-        testing.schedule_point()
-        box[0] = value + 1
-
-    swapco.wait([swapco.spawn(add, name=f"adder {i}") for i in range(fibers)])
-    assert box == [fibers]
-
-
-def correct(fibers: int = 2) -> None:
-    box = [0]
-
-    def add() -> None:
-        testing.schedule_point()
-        box[0] += 1
-
-    swapco.wait([swapco.spawn(add, name=f"adder {i}") for i in range(fibers)])
-    assert box == [fibers]
 
 
 def notes(error: BaseException) -> str:

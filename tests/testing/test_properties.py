@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, assume, example, find, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.database import InMemoryExampleDatabase
 from pytest_runs import failure_files, run_pytest
+from small_programs import lost_update
 
 import swapco
 from swapco import testing
@@ -383,20 +384,6 @@ def test_a_property_under_pytest(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------- explicit schedules
-
-
-def lost_update(fibers: int, points: int) -> None:
-    box = [0]
-
-    def add() -> None:
-        for _ in range(points):
-            testing.schedule_point()
-        value = box[0]
-        testing.schedule_point()
-        box[0] = value + 1
-
-    swapco.wait([swapco.spawn(add) for _ in range(fibers)])
-    assert box == [fibers]
 
 
 @pytest.mark.parametrize("number", range(5))

@@ -9,31 +9,19 @@ import random
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_programs import lost_update, lost_update_of_three
 
 import swapco
 from swapco import testing
 from swapco.testing.schedule import Named, load_schedule
 
 
-def lost_update(fibers: int = 2, points: int = 0) -> None:
-    box = [0]
-
-    def add() -> None:
-        for _ in range(points):
-            testing.schedule_point()
-        value = box[0]
-        testing.schedule_point()
-        box[0] = value + 1
-
-    swapco.wait([swapco.spawn(add, name=f"adder {i}") for i in range(fibers)])
-    assert box == [fibers]
-
-
-def correct() -> None:
+def locked_update() -> None:
     lock, box = swapco.Lock(), [0]
 
     def add() -> None:
@@ -60,7 +48,7 @@ def test_a_bug_is_found_shrunk_and_proved_minimal(strategy: str) -> None:
 
 
 def test_a_program_without_bugs_passes() -> None:
-    result = testing.search(correct, schedules=50, save=False)
+    result = testing.search(locked_update, schedules=50, save=False)
     assert not result.failed
     assert result.schedules == 50
     assert result.exception is None
@@ -112,7 +100,7 @@ def test_verify_finds_the_simplest_failure_first() -> None:
 
 
 def test_verify_says_when_the_limit_did_not_suffice() -> None:
-    result = testing.verify(correct, preemption_bound=None, schedules=5, save=False)
+    result = testing.verify(locked_update, preemption_bound=None, schedules=5, save=False)
     assert (result.failed, result.exhausted, result.schedules) == (False, False, 5)
 
 
@@ -305,26 +293,12 @@ def test_failures_go_where_the_environment_says(tmp_path: Path, monkeypatch: pyt
 
 def test_replay_survives_a_change_by_name() -> None:
     """The program got a decision more at the start: the numbers do not fit, the names do."""
-
-    def body(extra: bool) -> None:
-        box = [0]
-
-        def add() -> None:
-            value = box[0]
-            testing.schedule_point()
-            box[0] = value + 1
-
-        if extra:
-            swapco.wait([swapco.spawn(testing.schedule_point, name=f"new {i}") for i in range(3)])
-        swapco.wait([swapco.spawn(add, name=f"adder {i}") for i in range(3)])
-        assert box == [3]
-
-    found = testing.search(lambda: body(False), save=False)
+    found = testing.search(partial(lost_update_of_three, with_others=False), save=False)
     assert found.schedule is not None
     assert found.schedule.named
-    assert testing.replay(lambda: body(True), found.schedule).failed
+    assert testing.replay(partial(lost_update_of_three, with_others=True), found.schedule).failed
     nameless = found.schedule._replace(named=())
-    assert not testing.replay(lambda: body(True), nameless).failed
+    assert not testing.replay(partial(lost_update_of_three, with_others=True), nameless).failed
 
 
 def test_a_schedule_that_fits_no_more_is_a_divergence() -> None:
@@ -403,7 +377,7 @@ def test_misuse_is_refused_at_once() -> None:
 
 
 def test_a_result_is_neither_true_nor_false() -> None:
-    result = testing.search(correct, schedules=2, save=False)
+    result = testing.search(locked_update, schedules=2, save=False)
     with pytest.raises(TypeError, match=r"result\.failed"):
         bool(result)
 

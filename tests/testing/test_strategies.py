@@ -6,9 +6,11 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from small_programs import lost_update_of_three
 
 import swapco
 from benchmarks.testing_programs import BUGS, body_of
@@ -395,26 +397,15 @@ def test_dpor_explores_choices_of_the_environment() -> None:
 
 
 def test_replay_follows_a_schedule_and_then_its_names() -> None:
-    def body(extra: bool) -> None:
-        box = [0]
-
-        def add() -> None:
-            value = box[0]
-            testing.schedule_point()
-            box[0] = value + 1
-
-        if extra:
-            swapco.wait([swapco.spawn(testing.schedule_point, name=f"new {i}") for i in range(3)])
-        swapco.wait([swapco.spawn(add, name=f"adder {i}") for i in range(3)])
-        assert box == [3]
-
-    found = testing.search(lambda: body(False), save=False)
+    usual = partial(lost_update_of_three, with_others=False)
+    grown = partial(lost_update_of_three, with_others=True)
+    found = testing.search(usual, save=False)
     assert found.schedule is not None
-    again = testing.search(lambda: body(False), strategy=Replay(found.schedule), save=False)
+    again = testing.search(usual, strategy=Replay(found.schedule), save=False)
     assert (again.failed, again.schedules) == (True, 1)
-    changed = testing.search(lambda: body(True), strategy=Replay(found.schedule), save=False)
+    changed = testing.search(grown, strategy=Replay(found.schedule), save=False)
     assert (changed.failed, changed.schedules) == (True, 2)
-    by_number = testing.search(lambda: body(True), strategy=Replay(found.schedule.code), save=False)
+    by_number = testing.search(grown, strategy=Replay(found.schedule.code), save=False)
     assert (by_number.failed, by_number.schedules, by_number.exhausted) == (False, 1, False)
 
 
