@@ -6,11 +6,8 @@ import asyncio
 import importlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import rows, testing_peers
 from benchmarks.harness import ROOT
