@@ -14,7 +14,7 @@ from cpython.object cimport PyObject
 from ._core.clock cimport deadline_after, duration_ns
 from ._core.reasons cimport SLEEP
 from ._core.fiber cimport FiberCore, fiber_here, outside, running_fiber, section
-from ._core.here cimport host_here
+from ._core.here cimport host_here, look
 from ._core.scheduler cimport Scheduler, running_scheduler
 from ._core.slot cimport ThreadStack
 from ._core.wait cimport WAIT_WON_CANCEL
@@ -139,6 +139,7 @@ def current_fiber() -> Fiber:
 def all_fibers(loop=None) -> set:
     """Every fiber of ``loop`` (the running one unless given) that is not done.  Does not block."""
     cdef Scheduler s
+    look(None)
     if loop is None:
         s = running_scheduler()
         if s is None:

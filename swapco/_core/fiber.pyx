@@ -151,11 +151,13 @@ cdef class FiberCore(Postable):
     @property
     def state(self) -> str:
         """NEW, READY, RUNNING, BLOCKED, DETACHED or DONE."""
+        look(None)
         return swapco_state_names[self._state].decode()
 
     @property
     def wait_reason(self):
         """What the fiber waits for, in words; None while it does not wait."""
+        look(None)
         if self._state != BLOCKED:
             return None
         return describe(self.reason, None if self.waits_for == NULL else <object>self.waits_for)
@@ -163,6 +165,7 @@ cdef class FiberCore(Postable):
     @property
     def waits_for_object(self):
         """The primitive, fiber or socket that the fiber waits for, or None."""
+        look(None)
         return <object>self.waits_for if self._state == BLOCKED and self.waits_for != NULL else None
 
     @property

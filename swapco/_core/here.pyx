@@ -122,7 +122,10 @@ cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1:
 
 
 cdef int look(object primitive) except -1:
-    """The caller asks ``primitive`` something, and changes nothing; it needs no section."""
+    """The caller asks ``primitive`` something, and changes nothing; it needs no section.
+
+    None: it asks for what any operation may change, such as who waits.
+    """
     if swapco_here != NULL and (<Worker>swapco_here).controller is not None:
         return (<Worker>swapco_here).controller.look(primitive)
     return 0

@@ -691,6 +691,8 @@ cdef class Watch(Controller):
         return 0
 
     cdef int look(self, object primitive) except -1:
+        if primitive is None:
+            return self.touch(None)
         return self.control.touches(primitive, False)
 
 

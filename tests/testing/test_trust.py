@@ -68,6 +68,43 @@ def test_a_cancellation_that_comes_too_late_depends_on_the_end() -> None:
     assert set(outcomes_of(fibers, EachTrace(), footprints=True)) == set(everything)
 
 
+QUESTIONS: dict[str, Callable[[swapco.Fiber[None]], object]] = {
+    "state": lambda fiber: fiber.state,
+    "wait_reason": lambda fiber: fiber.wait_reason,
+    "waits_for_object": lambda fiber: fiber.waits_for_object is None,
+    "all_fibers": lambda fiber: len(swapco.all_fibers()),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_a_fiber_is_doing_may_be_asked(question: str) -> None:
+    """Any step of it can change the answer, whatever that step declares."""
+    seen: set[object] = set()
+
+    def body() -> None:
+        def work() -> None:
+            testing.schedule_point("a")
+            with swapco.Lock():
+                event.wait()
+
+        def look() -> None:
+            testing.schedule_point("b")
+            seen.add(QUESTIONS[question](worker))
+            event.set()
+            seen.add(QUESTIONS[question](worker))
+
+        event = swapco.Event()
+        worker = swapco.spawn(work)
+        swapco.wait([worker, swapco.spawn(look)])
+
+    testing.verify(body, preemption_bound=None, save=False)
+    everything = set(seen)
+    assert len(everything) > 1
+    seen.clear()
+    assert testing.verify(body, strategy="dpor", save=False).exhausted
+    assert seen == everything
+
+
 def semaphore() -> None:
     """Three fibers, one permit."""
     permits = swapco.Semaphore(1)
