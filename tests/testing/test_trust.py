@@ -91,6 +91,7 @@ def test_what_a_fiber_is_doing_may_be_asked(question: str) -> None:
             testing.schedule_point("b")
             seen.add(QUESTIONS[question](worker))
             event.set()
+            testing.schedule_point("c")
             seen.add(QUESTIONS[question](worker))
 
         event = swapco.Event()
