@@ -83,11 +83,14 @@ static void detector_make_room(swapco_slot *s, slot_word revoked)
 {
     swapco_worker *w = atomic_load(&s->granted);
     int32_t tid = w == NULL ? 0 : atomic_load(&w->tid);
-    if (atomic_load(&s->cpu) < 0 || tid == 0 || w->id != slot_word_owner(revoked))
+    int cpu = atomic_load(&s->cpu);
+    if (cpu < 0 || tid == 0 || w->id != slot_word_owner(revoked))
         return;
+    cpu_set_t allowed = s->allowed, others = allowed;
+    CPU_CLR(cpu, &others);
     atomic_store(&w->displaced, 1);
-    sched_setaffinity(tid, sizeof s->others, &s->others);
-    sched_setaffinity(tid, sizeof s->allowed, &s->allowed);
+    sched_setaffinity(tid, sizeof others, &others);
+    sched_setaffinity(tid, sizeof allowed, &allowed);
 }
 
 /* The CPU time that the owner's thread has used, in nanoseconds; -1: unknown. */

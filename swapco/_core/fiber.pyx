@@ -33,7 +33,7 @@ import os
 from cpython.object cimport PyObject
 
 from .clock cimport NEVER_NS, Timer, deadline_after
-from .here cimport enter_if_attached, look, outside, section
+from .here cimport enter_if_attached, hide_fiber, look, outside, section, show_fiber
 from .reasons cimport AWAIT, JOIN, NOTHING, SWITCH_TO, is_external
 from .slot cimport Host, Postable
 from .states cimport *
@@ -621,6 +621,7 @@ cdef class Dispatcher(Host):
     cdef int drain_inbox(self) except -1:
         """Act on what came from outside: won waits, cancellations."""
         cdef PyObject *running
+        cdef PyObject *hidden
         cdef FiberCore f
         while True:
             f = <FiberCore>self.slot.take_posted()
@@ -630,18 +631,20 @@ cdef class Dispatcher(Host):
                 self.make_ready(f)
             elif f._state == DETACHED:
                 self.came_back(f)
-                if f._state == DONE:
-                    # whatever its end lets go of must not wait "as" whoever runs now
-                    running = self.current
-                    self.current = NULL
-                    f = None
-                    self.current = running
             elif f.cancel_pending:
                 try:
                     self.deliver_cancel(f)
                 except BaseException as error:
                     # what a future's cancel() raised: whoever asked for it is in another thread
                     self.fatal = error
+            if f._state == DONE:
+                # whatever its end lets go of must not wait "as" whoever runs now
+                running = self.current
+                hidden = hide_fiber()
+                self.current = NULL
+                f = None
+                self.current = running
+                show_fiber(hidden)
 
     cdef int deliver_cancel(self, FiberCore f) except -1:
         """A cancellation was requested: end the wait, if it is still open."""

@@ -14,6 +14,9 @@ cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1
 # A question to a primitive: a hook for controlled runs.
 cdef int look(object primitive) except -1
 cdef PyObject *fiber_here() noexcept
+# For what must not run "as" the fiber of this thread: always in pairs.
+cdef PyObject *hide_fiber() noexcept
+cdef int show_fiber(PyObject *hidden) noexcept
 cdef Host running_host()
 cdef bint loop_runs_here() noexcept
 cdef int set_running(Host scheduler) noexcept

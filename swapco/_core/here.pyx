@@ -97,6 +97,23 @@ cdef PyObject *fiber_here() noexcept:
     return NULL if swapco_here == NULL else _fiber_of(swapco_here)
 
 
+cdef PyObject *hide_fiber() noexcept:
+    """Code that the owner runs from here to ``show_fiber`` is nobody's: a finalizer there must not wait "as" the thread
+    fiber in whose section it happens to run.  The other half, ``current``, is up to the scheduler."""
+    cdef PyObject *hidden
+    if swapco_here == NULL or swapco_running != NULL or (<Worker>swapco_here).controller is not None:
+        return NULL
+    hidden = (<Worker>swapco_here).fiber
+    (<Worker>swapco_here).fiber = NULL
+    return hidden
+
+
+cdef int show_fiber(PyObject *hidden) noexcept:
+    if hidden != NULL:
+        (<Worker>swapco_here).fiber = hidden
+    return 0
+
+
 cdef int enter(swapco_worker **entered, object primitive) except -1:
     """Open a section, if a thread fiber calls; it waits for the slot first if it is detached."""
     entered[0] = NULL
@@ -158,8 +175,18 @@ cdef PyObject *running(str caller, swapco_worker **entered, object primitive) ex
         return _fiber_of(swapco_here)
     if loop_runs_here():
         raise NotInFiber(
-            f"{caller}() would block the event loop: it was called from a loop callback or an asyncio task, "
+            f"{caller}() would block the event loop: it was called from a loop callback, an asyncio task or a finalizer, "
             "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
+        )
+    if swapco_here != NULL and not _is_idle(swapco_here):
+        raise NotInFiber(
+            f"{caller}() needs a fiber to block, and was called where one has just ended: in a finalizer (__del__ or a "
+            "weakref callback), or in an observer. Have it spawn() what must wait, or hand it to a queue with "
+            "put_nowait()"
+        )
+    if swapco_here != NULL:
+        raise NotInFiber(
+            f"{caller}() needs a fiber to block: the one of this thread has ended, and its event loop is closed"
         )
     raise NotInFiber(
         f"{caller}() needs a fiber to block, and no swapco loop runs in this thread. "

@@ -49,13 +49,14 @@ cdef class Lender(Dispatcher):
     cdef bint may_have_worker(self, FiberCore f) noexcept
     cdef object line_of(self, FiberCore f)
     cdef int starve(self, FiberCore f) except -1
+    cdef int serve_starved(self) except -1
     cdef int look_after(self) except -1
     cdef int trim_workers(self) except -1
     cdef int work(self, Worker me) except -1
     cdef int end(self, Worker me, PyObject *p, PyObject *returned) except -1
     cdef int keep_outcome(self, FiberCore f, PyObject *returned) except -1
     cdef int end_attached(self, Worker me, PyObject *p) except -1
-    cdef int end_detached(self, FiberCore f) except -1
+    cdef int end_detached(self, Worker me, PyObject *p) except -1
     # what Scheduler adds
     cdef PyObject *stack_for(self, PyObject *following) noexcept
     cdef int begin(self, FiberCore f) except -1

@@ -46,7 +46,7 @@ from cpython.ref cimport Py_DECREF
 
 from .clock cimport Clock, Timer
 from .fiber cimport Dispatcher, FiberCore, note_thread
-from .here cimport host
+from .here cimport hide_fiber, host, show_fiber
 from .slot cimport SWAPCO_GIVEN_BACK, ThreadStack, Worker, slot_enter, slot_leave, swapco_lend_end
 from .states cimport *
 from .switch cimport Stack, thread_context_assign
@@ -289,12 +289,14 @@ cdef class Lender(Dispatcher):
         """It ended without the slot: record it.  Whoever runs meanwhile goes on as before."""
         cdef ThreadStack stack = <ThreadStack>f.stack
         cdef PyObject *running = self.current
+        cdef PyObject *hidden = hide_fiber()
         self.count_absence(stack)
         stack.ended = False
         try:
             self.finish(f)
         finally:
             self.current = running
+            show_fiber(hidden)
         stack.worker.fiber = NULL
         return self.release(stack.worker)
 
@@ -395,7 +397,7 @@ cdef class Lender(Dispatcher):
         if slot_enter(me.c):
             me.c.depth = 1
             return self.end_attached(me, p)
-        return self.end_detached(<FiberCore>p)
+        return self.end_detached(me, p)
 
     cdef int keep_outcome(self, FiberCore f, PyObject *returned) except -1:
         cdef object result
@@ -408,14 +410,16 @@ cdef class Lender(Dispatcher):
             f.exception_value = swapco_raised()
         return 0
 
-    cdef int end_detached(self, FiberCore f) except -1:
-        """Without the slot: leave the rest to its owner.  No finalizer runs in here: the fiber would not come back."""
-        self.weigh(<ThreadStack>f.stack)
-        (<ThreadStack>f.stack).ended = True
+    cdef int end_detached(self, Worker me, PyObject *p) except -1:
+        """Without the slot: leave the rest to its owner.  No finalizer runs before that: the fiber would not come back."""
+        cdef ThreadStack stack = <ThreadStack>(<FiberCore>p).stack
+        self.weigh(stack)
+        stack.ended = True
         if self.slot.is_void():
-            # nobody is left to record it
-            return self.forget(f)
-        return self.slot.post(f)
+            # nobody is left to record it; finalizers run as nobody here, too, for the fiber itself goes
+            me.fiber = NULL
+            return self.forget(<FiberCore>p)
+        return self.slot.post(<FiberCore>p)
 
     cdef int end_attached(self, Worker me, PyObject *p) except -1:
         """By the owner, in a section: finish the fiber, and give the slot on."""
@@ -464,6 +468,8 @@ cdef class Lender(Dispatcher):
         cdef Worker worker
         if f.cancel_pending:
             self.fail_unstarted(f, None)
+            # it may have waited for the place that it does not need
+            self.serve_starved()
             return False
         if self.find_worker(f):
             return True
@@ -474,6 +480,7 @@ cdef class Lender(Dispatcher):
             self.idle_workers.append(self.slot.new_worker(self.worker_main))
         except Exception as error:
             self.fail_unstarted(f, error)
+            self.serve_starved()
             return False
         except BaseException as error:
             # a signal handler raised in the middle of it
@@ -502,18 +509,24 @@ cdef class Lender(Dispatcher):
     cdef int drop_starved(self, FiberCore f) except -1:
         """A fiber that waits for a worker was cancelled."""
         cdef PyObject *running = self.current
+        cdef PyObject *hidden = hide_fiber()
         self.line_of(f).remove(f)
         f.starved = False
         try:
             return self.fail_unstarted(f, None)
         finally:
             self.current = running
+            show_fiber(hidden)
 
     cdef int release(self, Worker worker) except -1:
         """Its fiber is done; if its thread is gone, too, the hub may start another one."""
-        cdef FiberCore f
         if worker in self.slot.others:
             self.idle_workers.append(worker)
+        return self.serve_starved()
+
+    cdef int serve_starved(self) except -1:
+        """If there is a place, the first that waits for one has it."""
+        cdef FiberCore f
         for line in (self.starved_first, self.starved):
             if line and (self.find_worker(line[0]) or self.may_have_worker(line[0])):
                 f = line.popleft()

@@ -41,6 +41,7 @@ cdef class Scheduler(Lender):
     cdef readonly unsigned long long stacks_created
 
     cdef int move_here(self) except -1
+    cdef object inherited(self)
     cdef int spawn_fiber(self, FiberCore f) except -1
     cdef int enqueue(self, FiberCore f) except -1
     cdef PyObject *take_from_policy(self) noexcept

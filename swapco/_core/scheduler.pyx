@@ -490,17 +490,17 @@ cdef class Scheduler(Lender):
     def bind(self) -> None:
         """The caller is the hub from now on: called by the loop when it starts to run.
 
-        RuntimeError if fibers live that belong to another kernel thread, or in a forked child: what has a copy there
-        (the poller, workers) is the parent's.
+        RuntimeError if fibers live that belong to another kernel thread, or to the parent of this process: what a forked
+        child has a copy of (the poller, workers) is the parent's.
         """
-        if self.slot.is_inherited():
-            raise RuntimeError(
-                "this event loop ran fibers in the parent of this process, before the fork, and cannot run here: "
-                "make a new one"
-            )
         if loop_runs_here():
             raise RuntimeError("an event loop with fibers runs in this thread already")
-        if not self.slot.owned():
+        if self.slot.is_inherited():
+            if self.live_count:
+                raise self.inherited()
+            # it may run callbacks, as whoever closes a Runner lets it do; who spawns does not own the slot
+            self.slot.owner_ident = 0
+        elif not self.slot.owned():
             self.move_here()
         self.running = True
         self.hub_stack = self.backend.adopt()
@@ -520,6 +520,8 @@ cdef class Scheduler(Lender):
 
     cdef int move_here(self) except -1:
         """The calling thread becomes the home worker, if nothing ties the scheduler to another one."""
+        if self.slot.is_inherited():
+            raise self.inherited()
         if self.running:
             raise RuntimeError(
                 "spawn() from another thread than the event loop's: use loop.call_soon_threadsafe(spawn, fn)"
@@ -529,6 +531,12 @@ cdef class Scheduler(Lender):
                 f"{self.live_count} fibers of this loop belong to {self.slot.home!r} and cannot move to another thread"
             )
         return self.slot.bind_home()
+
+    cdef object inherited(self):
+        return RuntimeError(
+            "this event loop ran fibers in the parent of this process, before the fork, and cannot run any here: "
+            "make a new one"
+        )
 
     def drain_from_loop(self) -> None:
         """Run fibers until there is nothing to run, or I/O is due: the loop's one callback."""

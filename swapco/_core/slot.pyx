@@ -95,19 +95,24 @@ cdef extern from *:
     """
     /* The key also tells the slot when the kernel thread of a worker ends in another way than by returning. */
     static int swapco_worker_key_new(void) { return pthread_key_create(&swapco_worker_key, slot_worker_ends); }
-    static inline void swapco_no_cpus(swapco_slot *s) { CPU_ZERO(&s->others); CPU_ZERO(&s->allowed); }
-    static inline void swapco_add_cpu(swapco_slot *s, int number, int shared)
+    static inline void swapco_no_cpus(cpu_set_t *cpus) { CPU_ZERO(cpus); }
+    static inline void swapco_add_cpu(cpu_set_t *cpus, int number)
     {
-        if (number >= CPU_SETSIZE)
-            return;
-        CPU_SET(number, &s->allowed);
-        if (number != shared)
-            CPU_SET(number, &s->others);
+        if (number < CPU_SETSIZE)
+            CPU_SET(number, cpus);
+    }
+    static inline void swapco_allow(swapco_slot *s, const cpu_set_t *cpus)
+    {
+        if (!CPU_EQUAL(&s->allowed, cpus))
+            s->allowed = *cpus;
     }
     static inline void swapco_worker_is_here(swapco_worker *w) { pthread_setspecific(swapco_worker_key, w); }
     """
-    void swapco_no_cpus(swapco_slot *s)
-    void swapco_add_cpu(swapco_slot *s, int number, int shared)
+    ctypedef struct cpu_set_t:
+        pass
+    void swapco_no_cpus(cpu_set_t *cpus)
+    void swapco_add_cpu(cpu_set_t *cpus, int number)
+    void swapco_allow(swapco_slot *s, const cpu_set_t *cpus)
     int swapco_worker_key_new()
     void swapco_worker_is_here(swapco_worker *w)
 
@@ -496,11 +501,11 @@ cdef class Slot:
                 return 0
             self.placements += 1
             try:
-                fill_masks(self.c, self.placement.allowed, self.cpu)
+                note_allowed(self.c, self.placement.allowed)
                 inheritance_prepare()
             except BaseException as error:
                 self.interrupt = error
-            # the detector uses the masks once it sees a CPU
+            # the detector uses the mask once it sees a CPU
             self.c.cpu = self.cpu
             inheritance_home_is_pinned(self.c)
         # moved away by the detector, perhaps, and back in time
@@ -567,11 +572,13 @@ cdef class Slot:
         return item
 
 
-cdef int fill_masks(swapco_slot *c, allowed, int cpu) except -1:
+cdef int note_allowed(swapco_slot *c, allowed) except -1:
     """For the detector, which cannot ask Python."""
-    swapco_no_cpus(c)
+    cdef cpu_set_t cpus
+    swapco_no_cpus(&cpus)
     for number in allowed:
-        swapco_add_cpu(c, number, cpu)
+        swapco_add_cpu(&cpus, number)
+    swapco_allow(c, &cpus)
     return 0
 
 

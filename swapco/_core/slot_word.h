@@ -156,7 +156,7 @@ typedef struct swapco_slot {
     _Atomic int32_t references; /* the Slot, and the detector's threads */
     _Atomic int32_t closed;
     _Atomic int32_t cpu; /* the one that the workers share, or -1 */
-    cpu_set_t others;    /* those that a worker may be moved to from there */
+    /* those that a worker may be moved to; changes only with what the process may use: the detector reads it at any time */
     cpu_set_t allowed;
     /* who was granted the slot last: a hint, never freed (invariant 3) */
     _Atomic(swapco_worker *) granted;
@@ -331,8 +331,8 @@ static inline int slot_is_overdue(swapco_slot *s) { return atomic_load(&s->overd
  * revoked here once more: it waits for the GIL now. */
 static inline int slot_notice(swapco_slot *s)
 {
-    if (slot_is_overdue(s))
-        slot_revoke(s, atomic_load(&s->word));
+    if (slot_is_overdue(s) && slot_revoke(s, atomic_load(&s->word)))
+        atomic_fetch_add(&s->revoked_by_monitor, 1);
     slot_word seen = atomic_load(&s->word);
     return slot_word_mode(seen) == SWAPCO_SLOT_REVOKED &&
            atomic_compare_exchange_strong(&s->word, &seen, slot_word_next(seen, SWAPCO_SLOT_SCHED, SWAPCO_HOME));
@@ -381,8 +381,8 @@ static enum swapco_lend_end slot_wait_home(swapco_slot *s, int handles_signals, 
             return *signalled ? SWAPCO_INTERRUPTED : SWAPCO_REVOKED;
         }
         if ((*signalled || slot_is_overdue(s)) && slot_word_mode(now) == SWAPCO_SLOT_USER) {
-            if (slot_revoke(s, now) && *signalled)
-                atomic_fetch_add(&s->revoked_by_signal, 1);
+            if (slot_revoke(s, now))
+                atomic_fetch_add(*signalled ? &s->revoked_by_signal : &s->revoked_by_monitor, 1);
             continue;
         }
         int64_t until = *signalled ? swapco_monotonic_ns() + again_ns : SWAPCO_DEADLINE_NEVER;

@@ -38,6 +38,14 @@ class LongestRun(Instrument):
 
     def before_switch(self, leaving: Any, entering: Any) -> None:
         """A run ends."""
+        self._ends()
+
+    def finished(self, fiber: Any) -> None:
+        """It ends with its fiber, which must not live on in here: its finalizers would run as the next one."""
+        if fiber is self._fiber:
+            self._ends()
+
+    def _ends(self) -> None:
         if self._fiber is not None:
             run_ns = time.monotonic_ns() - self._since_ns
             if run_ns > self.longest_ns:

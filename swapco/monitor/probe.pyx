@@ -18,6 +18,9 @@ Invariants
   counts only if the same fiber was current before and after it.
 - Time in which the home worker could have run, and the kernel gave it no CPU, does not make a stretch suspicious.
   Neither does time in which this thread did not run though it could have: the process was stopped, probably.
+- Nothing of a fiber is held while others may run: what is found out is a weak reference, and text.  Else the watchdog's
+  thread could be the last that lets go of a fiber, or of what its frames hold, and finalizers would run in it.  Cython
+  code keeps the GIL, so ``suspect``, ``running`` and ``places`` are in here.
 - A ``Probe`` belongs to the one thread that calls ``wait`` and ``pause``.  Others only call ``stop``.
 
 Rejected: a hook at each switch (10 ns a switch, where this is free); a sample with the GIL held at each tick (makes the
@@ -25,6 +28,9 @@ home worker give it up ten times a second, and 5 ms late); SIGPROF or SIGALRM at
 program's system calls); ctypes and the ``time`` module instead of this file (each call into the kernel gives the GIL
 up, which wakes the very thread that is looked at).
 """
+
+import sys
+import weakref
 
 from cpython.object cimport PyObject
 from posix.time cimport CLOCK_MONOTONIC
@@ -69,6 +75,10 @@ UNREADABLE = LOOK_UNREADABLE
 
 cdef inline long long _now_ns() noexcept nogil:
     return look_clock_ns(CLOCK_MONOTONIC)
+
+
+cdef object facts(FiberCore fiber):
+    return weakref.ref(fiber), fiber.name, fiber.threaded != 0
 
 
 cdef class Probe:
@@ -216,12 +226,29 @@ cdef class Probe:
     # -- for the caller of `wait`, with the GIL
 
     def suspect(self):
-        """The fiber of the last suspicion, wherever it is by now; None if it has ended, or is not known."""
-        cdef FiberCore fiber
-        for fiber in self.scheduler.fibers():
-            if fiber.number == self.number:
-                return fiber
+        """The fiber of the last suspicion, wherever it is by now, as ``running`` says it; None if it has ended, or is
+        not known."""
+        cdef PyObject *at = self.scheduler.live
+        while at != NULL:
+            if (<FiberCore>at).number == self.number:
+                return facts(<FiberCore>at)
+            at = (<FiberCore>at).live_next
         return None
+
+    def running(self):
+        """Of the current fiber: a weak reference, its name, and has it a kernel thread of its own?  None: there is none."""
+        return None if self.scheduler.current == NULL else facts(<FiberCore>self.scheduler.current)
+
+    def places(self) -> list:
+        """Where the home worker is, as far as it runs Python, innermost first: (code, globals, line) of each frame."""
+        cdef list found = []
+        cdef object frame = None
+        if self.scheduler.slot.home is not None:
+            frame = sys._current_frames().get(self.scheduler.slot.home.ident)
+        while frame is not None:
+            found.append((frame.f_code, frame.f_globals, frame.f_lineno))
+            frame = frame.f_back
+        return found
 
     @property
     def seconds(self) -> float:

@@ -20,6 +20,7 @@ Invariants
 - Each report is about one fiber that had not switched between two looks, before the evidence was taken and after it.
 - C code that keeps the GIL keeps the watchdog, too: it is reported as soon as it ends.  By then the fiber may have
   gone on, and even have ended: the report then has no stack, and perhaps no fiber.
+- It keeps no fiber alive, and nothing that a fiber holds: finalizers belong to the loop's thread.
 - While the slot is lent to a thread fiber, the home worker only waits for it: nothing is reported.
 
 Rejected: to blame callbacks and asyncio tasks, too (asyncio's debug mode does, after the fact); an exception in the
@@ -30,6 +31,7 @@ to read its stack (EINTR in the program's system calls).
 from __future__ import annotations
 
 import atexit
+import linecache
 import logging
 import math
 import os
@@ -48,7 +50,7 @@ from .kernel import describe_call
 from .probe import Probe
 
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import TracebackType
 
     from .._loop.task import Fiber
 
@@ -94,19 +96,25 @@ class Blocked:
     ``kind`` is what it does: "python", "c" (C code that gave up the GIL), "kernel" (asleep in a system call) or "gil"
     (C code that kept the GIL: reported when it ends).  ``detail`` says more: the system call, or the share of a CPU.
     ``stack`` is where it is, outermost frame first; empty if it runs no Python code, or had gone on when the watchdog
-    could look.  ``fiber`` is None if it had even ended by then, which only happens with "gil": ``detail`` then has the
-    number that it is called after (``Fiber-7``) unless it was given a name.  ``seconds`` is a lower bound: up to one
-    interval before the watchdog first saw it is not counted.  ``str()`` is the text that is logged by default.
+    could look.  ``name`` is the fiber's; None if it had even ended by then, which only happens with "gil": ``detail``
+    then has the number that it is called after (``Fiber-7``) unless it was given a name.  ``seconds`` is a lower bound:
+    up to one interval before the watchdog first saw it is not counted.  ``str()`` is the text logged by default.
     """
 
-    fiber: Fiber[Any] | None
+    name: str | None
     seconds: float
     kind: Kind
     detail: str
     stack: traceback.StackSummary = field(repr=False)
+    _fiber: Callable[[], Fiber[Any] | None] = field(repr=False, default=lambda: None)
+
+    @property
+    def fiber(self) -> Fiber[Any] | None:
+        """The fiber; None if it has ended, and nobody holds it: a report does not."""
+        return self._fiber()
 
     def __str__(self) -> str:
-        name = "a fiber that has ended since" if self.fiber is None else f"fiber {self.fiber.name!r}"
+        name = "a fiber that has ended since" if self.name is None else f"fiber {self.name!r}"
         lines = [
             f"{name} kept every other fiber waiting for {self.seconds:.3g} s: {_WORDS[self.kind]} ({self.detail})\n",
             *self.stack.format(),
@@ -248,18 +256,21 @@ class Watchdog:
             return self._kept_the_gil(probe)
         if not probe.goes_on():
             return None
-        fiber = self._scheduler.running_fiber
-        if getattr(fiber, "threaded", False):
+        found = probe.running()
+        if found is None:
+            return None
+        fiber, name, threaded = found
+        if threaded:
             probe.look_again(math.inf)
             return None
         awake = probe.awake
         seconds = probe.seconds
-        stack = self._stack()
+        stack = _stack(probe)
         kind, detail = self._kind(probe, awake)
         if not kind:
             return None
         probe.look_again(AGAIN)
-        return Blocked(fiber, seconds, kind, detail, stack)
+        return Blocked(name, seconds, kind, detail, stack, fiber)
 
     def _kind(self, probe: Probe, awake: float) -> tuple[Kind | None, str]:
         """Look at the home worker as often as it takes; None if the stretch ended before anything was seen."""
@@ -307,31 +318,33 @@ class Watchdog:
 
     def _kept_the_gil(self, probe: Probe) -> Blocked | None:
         """The home worker computed for long while it was asked for the GIL."""
-        stack = self._stack()
+        stack = _stack(probe)
         seconds = probe.seconds
         if probe.goes_on():
-            fiber = self._scheduler.running_fiber
+            found = probe.running()
             probe.look_again(AGAIN)
         elif probe.switches_since > SWITCHES:
             # the GIL could have been had for long: it was the watchdog that got no CPU
             return None
         else:
-            fiber = probe.suspect()
+            found = probe.suspect()
             stack = traceback.StackSummary()
-        if getattr(fiber, "threaded", False):
-            return None
         detail = f"for at least {probe.gil_wait_ns / 1e9:.3g} s"
-        if fiber is None and probe.number:
-            detail += f"; called Fiber-{probe.number} unless it has another name"
-        return Blocked(fiber, seconds, "gil", detail, stack)
+        if found is None:
+            if probe.number:
+                detail += f"; called Fiber-{probe.number} unless it has another name"
+            return Blocked(None, seconds, "gil", detail, stack)
+        fiber, name, threaded = found
+        return None if threaded else Blocked(name, seconds, "gil", detail, stack, fiber)
 
-    def _stack(self) -> traceback.StackSummary:
-        """Where the home worker is, as far as it runs Python."""
-        home = self._scheduler.slot.home
-        frame: FrameType | None = None if home is None else sys._current_frames().get(home.ident)
-        places = []
-        while frame is not None:
-            places.append((frame, frame.f_lineno))
-            frame = frame.f_back
-        places.reverse()
-        return traceback.StackSummary.extract(iter(places), lookup_lines=False)
+
+def _stack(probe: Probe) -> traceback.StackSummary:
+    """Where the home worker is, as far as it runs Python: as of ``traceback.StackSummary.extract``, but of frames that
+    nobody holds."""
+    stack = traceback.StackSummary()
+    for code, namespace, line in reversed(probe.places()):
+        linecache.lazycache(code.co_filename, namespace)
+        stack.append(traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False))
+    for file in {frame.filename for frame in stack}:
+        linecache.checkcache(file)
+    return stack

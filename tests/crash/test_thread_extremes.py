@@ -64,6 +64,37 @@ run(main, slot=Slot(max_workers=1))
 """)
 
 
+def test_who_starves_gets_a_place_that_another_one_does_not_take(run_program_in_variant: Run) -> None:
+    """It was cancelled between the end of the thread and the start of another one."""
+    run_program_in_variant("""
+libc = ctypes.CDLL(None)
+gate = threading.Event()
+
+def dies():
+    gate.wait()
+    libc.pthread_exit(None)
+
+def main():
+    # the warning that all threads are in use is expected here
+    import logging
+    logging.getLogger("swapco").setLevel(logging.ERROR)
+    fiber = detached(dies)
+    first, *starving = [spawn(int, thread=True) for _ in range(3)]
+    sleep(0.001)
+    assert {one.state for one in starving} == {"NEW"}
+    gate.set()
+    try:
+        fiber.join(20)
+    except RuntimeError:
+        # the first has the place by now, and has not run
+        first.cancel()
+    assert [one.join(20) for one in starving] == [0] * 2
+    assert first.cancelled()
+
+run(main, slot=Slot(max_workers=1))
+""")
+
+
 def test_an_exception_comes_out_of_join_with_its_traceback(run_program_in_variant: Run) -> None:
     run_program_in_variant("""
 def fails(nap):

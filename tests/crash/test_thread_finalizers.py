@@ -48,13 +48,11 @@ def main():
 
     def tell():
         items.put_nowait(spawn(int))
-        # debug mode keeps the last fiber for its reports: until the next one runs, as which it may wait
-        if sys.flags.dev_mode:
-            return
         for waits in (lambda: sleep(1), Lock().acquire, blocking().__enter__):
             try:
                 waits()
             except NotInFiber as error:
+                assert "finalizer" in str(error), error
                 waits_in_vain.append(error)
 
     for _ in range(8):
@@ -62,11 +60,117 @@ def main():
             spawn(leaves, "{where}", Last(tell) if "{where}" == "argument" else None, thread=True)
         for _ in range(4):
             assert items.get(timeout=20).join(20) == 0
-    assert len(waits_in_vain) == (0 if sys.flags.dev_mode else 3 * 32), len(waits_in_vain)
+    assert len(waits_in_vain) == 3 * 32, len(waits_in_vain)
     assert mixed_work()
 
-# the watchdog of debug mode would be the last to hold some of it
-run(main, watchdog=False)
+run(main)
+"""
+    )
+
+
+def test_what_a_fiber_of_the_home_worker_leaves_behind(run_program_in_variant: Run) -> None:
+    """In debug mode, too, in which every run of a fiber is measured."""
+    run_program_in_variant(
+        LAST
+        + """
+def main():
+    told = []
+
+    def tell():
+        try:
+            sleep(1)
+        except NotInFiber:
+            told.append(1)
+
+    def leaves():
+        return Last(tell)
+
+    for _ in range(8):
+        for _ in range(4):
+            spawn(leaves)
+            spawn(sleep, 0)
+        sleep(0.001)
+    assert len(told) == 32, told
+
+run(main)
+"""
+    )
+
+
+def test_what_a_detached_fiber_leaves_to_a_worker_in_an_operation(run_program_in_variant: Run) -> None:
+    """Another thread fiber records its end, in the middle of a spawn: the finalizer is not that fiber's."""
+    run_program_in_variant(
+        LAST
+        + """
+told = []
+gate = threading.Event()
+ended = []
+
+def tell():
+    for waits in (lambda: sleep(0.001), Lock().acquire):
+        try:
+            waits()
+        except NotInFiber:
+            told.append("nobody")
+        else:
+            told.append(current_fiber())
+
+def ends():
+    gate.wait()
+    ended.append(1)
+    return Last(tell)
+
+def records():
+    gate.set()
+    while len(ended) < 3:
+        pass
+    # they need the GIL once more to post their ends; who spawns looks into the inbox
+    while len(told) < 6:
+        spawn(int)
+
+def main():
+    for _ in range(3):
+        detached(ends)
+    fiber = spawn(records, thread=True)
+    fiber.join(20)
+    assert told == ["nobody"] * 6, told
+    assert mixed_work()
+
+run(main, slot=lent())
+"""
+    )
+
+
+def test_what_a_fiber_leaves_behind_after_its_loop(run_program_in_variant: Run) -> None:
+    """The loop did not wait for its thread: what the fiber leaves goes in that thread, as nobody's."""
+    run_program_in_variant(
+        LAST
+        + """
+gate = threading.Event()
+told = []
+
+def tell():
+    for waits in (lambda: sleep(1), lambda: Lock().acquire(), Queue().get, blocking().__enter__):
+        try:
+            waits()
+        except NotInFiber as error:
+            assert "its event loop is closed" in str(error), error
+            told.append(1)
+
+def ends():
+    gate.wait()
+    return Last(tell)
+
+def main():
+    detached(ends)
+    return [thread for thread in threading.enumerate() if thread.name.startswith("swapco worker")]
+
+warnings.simplefilter("ignore", RuntimeWarning)
+threads = run(main, shutdown_timeout=0.01)
+gate.set()
+for thread in threads:
+    thread.join(20)
+assert len(told) == 4, told
 """
     )
 

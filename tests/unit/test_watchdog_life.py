@@ -1,0 +1,319 @@
+"""When a watchdog runs, how it is asked for, and whom it does not report: see test_watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers import in_fiber
+from watchdog_support import BACKENDS, LONG_S, SHORT_S, Collected, Reports, compute, here, sleep_in_kernel
+
+import swapco
+from swapco._loop.loop import hub_of
+from swapco.monitor import Watchdog, watchdog
+from swapco.monitor.probe import Probe
+
+pytestmark = pytest.mark.usefixtures("fibers")
+
+# ------------------------------------------------------------------------------------------ who is not reported
+
+def none_reported(main: Callable[[], object], interval: float = LONG_S, **keywords: Any) -> None:
+    reports = Reports()
+
+    def watched() -> None:
+        with here(report=reports, interval=interval):
+            main()
+
+    swapco.run(watched, **keywords)
+    assert not reports.all, str(reports.all[0])
+
+
+@pytest.mark.parametrize("switch", BACKENDS)
+def test_an_idle_loop(switch: str) -> None:
+    none_reported(lambda: swapco.sleep(5 * LONG_S), switch=switch)
+
+
+@pytest.mark.parametrize("switch", BACKENDS)
+def test_fibers_that_are_only_long_in_sum(switch: str) -> None:
+    def short() -> None:
+        end = time.monotonic() + 0.001
+        while time.monotonic() < end:
+            pass
+
+    def main() -> None:
+        for _ in range(1000):
+            swapco.spawn(short).join()
+
+    none_reported(main, switch=switch)
+
+
+def test_a_fiber_that_yields() -> None:
+    def main() -> None:
+        end = time.monotonic() + 4 * LONG_S
+        while time.monotonic() < end:
+            swapco.sleep(0)
+
+    none_reported(main)
+
+
+def test_a_loop_callback_is_no_fiber() -> None:
+    def main() -> None:
+        done = asyncio.Event()
+
+        def slow() -> None:
+            time.sleep(3 * SHORT_S)
+            done.set()
+
+        asyncio.get_running_loop().call_soon(slow)
+        swapco.await_(done.wait())
+
+    reports = Reports()
+
+    def watched() -> None:
+        with here(report=reports):
+            main()
+
+    swapco.run(watched)
+    # main itself may be slow on a busy machine
+    assert not [found for found in reports.all if "slow" in [frame.name for frame in found.stack]]
+
+
+def test_a_fiber_with_a_thread_of_its_own() -> None:
+    reports = Reports()
+    asked = threading.Event()
+
+    class Lent(Probe):
+        """Of a scheduler whose slot is lent to a thread fiber."""
+
+        def running(self) -> Any:
+            asked.set()
+            return lambda: None, "a thread fiber", True
+
+    @in_fiber
+    def main() -> None:
+        with here(report=reports):
+            compute(asked)
+            time.sleep(5 * SHORT_S)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog, "Probe", Lent)
+        main()
+    assert not reports.all
+
+
+def test_the_running_fiber() -> None:
+    seen = []
+
+    def main() -> None:
+        scheduler = hub_of(asyncio.get_running_loop()).scheduler  # type: ignore[arg-type]
+        seen.append(scheduler)
+        assert scheduler.running_fiber is swapco.current_fiber()
+        asyncio.get_running_loop().call_soon(lambda: seen.append(scheduler.running_fiber))
+        other = swapco.spawn(lambda: scheduler.running_fiber)
+        assert other.join() is other
+        swapco.sleep(0)
+
+    swapco.run(main)
+    assert seen[0].running_fiber is None
+    assert seen[1:] == [None]
+
+
+# ------------------------------------------------------------------------------------------------- its life
+
+@in_fiber
+def test_start_and_stop() -> None:
+    dog = here()
+    dog.stop()
+    for _ in range(3):
+        dog.start()
+        dog.start()
+        assert [thread.name for thread in threading.enumerate()].count("swapco-watchdog") == 1
+        dog.stop()
+        dog.stop()
+        assert "swapco-watchdog" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_around_a_loop() -> None:
+    """Started before there is any fiber, and so before there is a home worker."""
+    loop = swapco.new_event_loop()
+    reports = Reports()
+
+    async def main() -> None:
+        await swapco.spawn(compute, reports.came, name="the culprit")
+
+    try:
+        with Watchdog(loop, SHORT_S, reports):
+            loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert reports.all[0].name == "the culprit"
+
+
+def test_in_a_plain_asyncio_program() -> None:
+    reports = Reports()
+
+    async def main() -> None:
+        with here(report=reports):
+            await asyncio.sleep(0.01)
+            await swapco.spawn(compute, reports.came)
+
+    with asyncio.Runner(loop_factory=swapco.new_event_loop) as runner:
+        runner.run(main())
+    assert reports.all
+
+
+def test_a_loop_of_another_library() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(RuntimeError, match="swapco's event loop"):
+            Watchdog(loop)  # type: ignore[arg-type]
+    finally:
+        loop.close()
+
+
+def test_two_loops_in_two_threads() -> None:
+    names = {}
+
+    def run_one(name: str) -> None:
+        def culprit(event: threading.Event) -> None:
+            sleep_in_kernel(event)
+
+        culprit.__code__ = culprit.__code__.replace(co_name=f"culprit_{name}")
+        reports = Reports(of=name)
+
+        def main() -> None:
+            with here(report=reports):
+                swapco.spawn(culprit, reports.came, name=name).join()
+
+        swapco.run(main)
+        names[name] = reports.all
+
+    threads = [threading.Thread(target=run_one, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in "ab":
+        assert f"culprit_{name}" in [frame.name for frame in names[name][0].stack]
+
+
+def test_a_runner_that_moves_to_another_thread() -> None:
+    with Collected() as collected, swapco.Runner(watchdog=SHORT_S) as runner:
+        runner.run(compute, collected.came)
+
+        def elsewhere() -> None:
+            collected.came.clear()
+            runner.run(compute, collected.came)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert len(collected.texts) >= 2
+    assert all("compute" in text for text in collected.texts)
+
+
+# ------------------------------------------------------------------------------------------- how it is asked for
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.delenv(watchdog.ENVIRONMENT, raising=False)
+    return monkeypatch
+
+
+def is_watched() -> bool:
+    return "swapco-watchdog" in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize(
+    ("argument", "environment", "debug", "interval"),
+    [
+        (None, None, False, None),
+        (None, None, True, 0.1),
+        (None, "", True, 0.1),
+        (None, "1", False, 0.1),
+        (None, "0", True, None),
+        (None, "0.5", False, 0.5),
+        (None, " 1.0 ", False, 1.0),
+        (False, "1", True, None),
+        (True, "0", False, 0.1),
+        (2, "0", False, 2.0),
+        (0.25, None, False, 0.25),
+    ],
+)
+def test_who_decides(
+    argument: Any, environment: str | None, debug: bool, interval: float | None, no_environment: pytest.MonkeyPatch
+) -> None:
+    if environment is not None:
+        no_environment.setenv(watchdog.ENVIRONMENT, environment)
+    assert watchdog.asked_for(argument, debug) == interval
+    assert swapco.run(is_watched, watchdog=argument, debug=debug) is (interval is not None)
+    assert not is_watched()
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_debug_mode_of_asyncio() -> None:
+    def new_debug_loop() -> swapco.Loop:
+        loop = swapco.new_event_loop()
+        loop.set_debug(True)
+        return loop
+
+    assert swapco.run(is_watched, loop_factory=new_debug_loop)
+    assert not swapco.run(is_watched, loop_factory=new_debug_loop, debug=False)
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_what_is_logged_in_debug_mode() -> None:
+    with Collected() as collected:
+        swapco.run(compute, collected.came, debug=True)
+    assert "fiber 'main' kept every other fiber waiting" in collected.texts[0]
+    assert "in compute" in collected.texts[0]
+    assert collected.levels == {"WARNING"}
+
+
+def test_one_watchdog_for_all_runs_of_a_runner() -> None:
+    with swapco.Runner(watchdog=True) as runner:
+        assert runner.run(is_watched)
+        threads = set(threading.enumerate())
+        assert runner.run(is_watched)
+        assert set(threading.enumerate()) == threads
+    assert not is_watched()
+
+
+BAD = [(0, ValueError), (0.0, ValueError), (-1, ValueError), (math.nan, ValueError), (math.inf, ValueError),
+       (1e300, ValueError), (0.0005, ValueError), ("1", TypeError), (1j, TypeError), ([], TypeError)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "kind"), BAD)
+def test_bad_values(value: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=re.escape(repr(value))):
+        swapco.run(print, watchdog=value)
+    with pytest.raises(kind, match=r"watchdog must be None, True, False or an interval in seconds"):
+        swapco.Runner(watchdog=value)
+
+
+@pytest.mark.parametrize(("value", "kind"), [*BAD, (True, TypeError), (None, TypeError)])
+@in_fiber
+def test_bad_intervals(value: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="interval must be a number of seconds"):
+        here(interval=value)
+
+
+@in_fiber
+def test_a_bad_report() -> None:
+    with pytest.raises(TypeError, match="report must be callable"):
+        here(report="log")
+
+
+@pytest.mark.parametrize("value", ["yes", "-1", "nan", "2e-4", "0.0"])
+def test_a_bad_environment(value: str, no_environment: pytest.MonkeyPatch) -> None:
+    no_environment.setenv(watchdog.ENVIRONMENT, value)
+    with pytest.raises(ValueError, match="SWAPCO_WATCHDOG must be 0, 1 or an interval in seconds"):
+        swapco.run(print)
+    # whoever says what he wants does not depend on it
+    assert swapco.run(int, watchdog=False) == 0
