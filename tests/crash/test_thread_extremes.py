@@ -95,6 +95,63 @@ run(main, slot=Slot(max_workers=1))
 """)
 
 
+def test_a_number_is_used_again_before_its_old_thread_has_seen_that_it_must_end(run_program_in_variant: Run) -> None:
+    """The old thread is held in a signal handler until the new one has the slot under that number."""
+    run_program_in_variant("""
+libc = ctypes.CDLL(None)
+libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.signal(signal.SIGUSR2, ctypes.cast(libc.pause, ctypes.c_void_p))
+libc.signal(signal.SIGUSR1, ctypes.cast(libc.getpid, ctypes.c_void_p))
+
+def send(thread, number):
+    libc.tgkill(os.getpid(), thread.native_id, number)
+
+def main():
+    gates = [threading.Event() for _ in range(6)]
+    threads = []
+    done = Event()
+    successors = []
+
+    def waits(gate):
+        threads.append(threading.current_thread())
+        with blocking():
+            gate.wait()
+
+    def newcomer():
+        me = threading.current_thread()
+        if me.name == old.name:
+            # as long as this fiber has the slot, the word has the number
+            while old.is_alive():
+                send(old, signal.SIGUSR1)
+                old.join(0.001)
+            successors.append(me)
+        else:
+            done.wait()
+
+    # more threads than are kept for good; the one that is idle for longest goes first
+    crowd = []
+    for gate in gates:
+        crowd.append(spawn(waits, gate, thread=True))
+        until(lambda: len(threads) == len(crowd))
+    for fiber, gate in zip(crowd, gates):
+        gate.set()
+        fiber.join()
+    old = threads[0]
+    send(old, signal.SIGUSR2)
+    slot = current_fiber().scheduler.slot
+    until(lambda: old.ident not in [worker.ident for worker in slot.workers])
+    assert old.is_alive()
+    while not successors:
+        spawn(newcomer, thread=True)
+        sleep(0.001)
+    assert successors[0] is not old and not old.is_alive()
+    done.set()
+    assert mixed_work()
+
+run(main, slot=lent())
+""")
+
+
 def test_an_exception_comes_out_of_join_with_its_traceback(run_program_in_variant: Run) -> None:
     run_program_in_variant("""
 def fails(nap):

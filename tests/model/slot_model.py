@@ -28,12 +28,16 @@ step: what is posted during a drain might as well be posted before.
 "it has moved since it was loaded" is kept.  In the others looking at the word and falling asleep is one step, and a
 wake is one step after the change of the word: that much the fine programs prove.
 
+*Numbers.*  The word names workers by number, and the number of a worker that was told to end is another one's at once,
+while its thread may not have seen that yet.  In the model the word knows better, as the generation does: it names the
+thread.  Only who waits, and asks whether it is named, compares the numbers.
+
 *User code* takes no time of its own: a worker may be revoked at any moment of it, and it lasts as long as the search
 likes, in the verb ``stay`` for ever.  A fiber that nobody resumes may stay blocked for ever.  A thread fiber may also
 start without the slot (home gives its worker an *order*) or give it up.
 
-Not modelled: memory weaker than sequential consistency, closing, waits inside primitives (a resume must not win them,
-see ``test_fiber_words_model``), and the detector's own sleep (``test_detector_model``).
+Not modelled: memory weaker than sequential consistency, closing (but the order to end is), waits inside primitives (a
+resume must not win them, see ``test_fiber_words_model``), and the detector's own sleep (``test_detector_model``).
 
     python tests/model/slot_model.py            the programs of the tests: 0.6 million states, 20 seconds
     python tests/model/slot_model.py --all      and the large ones: 3 million states, two minutes, 0.5 GB
@@ -44,233 +48,53 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
 
 from explorer import Violation, explore
-
-SCHED, USER, REVOKED = "SCHED", "USER", "REVOKED"
-
-HOME = 0  # a thread; workers are 1, 2, ..., then come the foreign thread and the monitor
-G, A, B, C = 0, 1, 2, 3  # fibers; G is the ordinary one
-NOBODY = -1
-FIBERS = "GABC"
-
-READY, RUNNING, BLOCKED, DETACHED, DONE = "ready", "running", "blocked", "detached", "done"
-
-NONE, OPEN = "none", "open"
-WON = ("won by resume", "won by timeout", "won by cancel")
-WON_RESUME, WON_TIMEOUT, WON_CANCEL = WON
-
-
-# --------------------------------------------------------------------------------------------------- programs
-
-
-class Op(NamedTuple):
-    """A call of user code."""
-
-    verb: str  # block, block timed, switch_to, resume, cancel, give up, stay; end comes by itself
-    target: int = NOBODY
-
-
-END = Op("end")
-block, timed = Op("block"), Op("block timed")
-give_up = Op("give up")  # go on without the slot
-stay = Op("stay")  # in the kernel, for ever
-
-
-def switch_to(fiber: int) -> Op:
-    return Op("switch_to", fiber)
-
-
-def resume(fiber: int) -> Op:
-    return Op("resume", fiber)
-
-
-def cancel(fiber: int) -> Op:
-    return Op("cancel", fiber)
-
-
-class Program(NamedTuple):
-    """G runs at first, and the thread fibers are in the run queue."""
-
-    ordinary: tuple[Op, ...] = ()
-    threads: tuple[tuple[Op, ...], ...] = ()
-    foreign: tuple[Op, ...] = ()
-    signals: int = 0  # that may interrupt home while it waits
-    budget: bool = False  # a fiber that gives way may give the slot to the hub although others are ready
-    fine: bool = False  # sleep in single steps
-    revocable: bool = True
-    detached: tuple[int, ...] = ()  # fibers that start without the slot
-
-
-PROGRAMS = {
-    # without workers: the words of G, the inbox and the hub
-    "a resume from outside": Program((block,), (), (resume(G),)),
-    "two resumes from outside": Program((block, block), (), (resume(G), resume(G))),
-    "a cancellation and a resume from outside": Program((block, block), (), (cancel(G), resume(G))),
-    # sleep and wake in single steps
-    "single steps: there and back": Program((switch_to(A),), ((switch_to(G),),), fine=True, revocable=False),
-    "single steps: an order": Program((block,), ((resume(G),),), fine=True, detached=(A,)),
-    "single steps: lent and revoked": Program((switch_to(A),), ((),), fine=True),
-    "single steps: a signal": Program((), ((),), fine=True, signals=1),
-    "single steps: from worker to worker": Program((), ((block,), (resume(A),)), fine=True, revocable=False),
-    "single steps: there, back, and revoked": Program((switch_to(A),), ((switch_to(G),),), fine=True),
-    # lending, revoking, taking back
-    "lent": Program((switch_to(A),), ((resume(G),),)),
-    "two in user code": Program((), ((), ())),
-    "one stays in the kernel": Program((), ((stay,), ())),
-    "it resumes, then stays": Program((block,), ((stay,), (resume(G), stay))),
-    "a signal, and no monitor": Program((block,), ((stay,),), (resume(G),), signals=1, revocable=False),
-    "two signals": Program((switch_to(A),), ((resume(G),),), signals=2),
-    "a signal, two workers": Program((block,), ((resume(G),), ()), signals=1),
-    # detached, and back
-    "a worker blocks, and is resumed from outside": Program((), ((block,),), (resume(A),)),
-    "two blocks, two resumes from outside": Program((), ((block, block),), (resume(A), resume(A))),
-    "resumed from inside and from outside": Program((block, block), ((resume(G),),), (resume(G),)),
-    "workers hand over to each other": Program((), ((switch_to(B),), (switch_to(A),))),
-    "the budget is spent at any time": Program((switch_to(A),), ((switch_to(G),), ()), budget=True),
-    "started without the slot": Program((block,), ((resume(G),), ()), detached=(A,)),
-    "started without the slot by a switch_to": Program(
-        (switch_to(A),), ((block,), (switch_to(A), resume(G))), detached=(A,)
-    ),
-    # a worker is used again
-    "an ended worker": Program((block,), ((), (resume(G),))),
-    # timeouts and cancellations
-    "timeouts": Program((timed,), ((timed,),)),
-    "a timeout against a resume": Program((), ((timed, block),), (resume(A),)),
-    "a cancellation from outside": Program((), ((block,),), (cancel(A),)),
-    "cancellations from outside and inside": Program((block,), ((cancel(G), block),), (cancel(A),)),
-    # larger ones
-    "single steps: there and back, a signal": Program((switch_to(A),), ((switch_to(G),),), fine=True, signals=1),
-    "single steps: resumed from outside": Program((), ((block,),), (resume(A),), fine=True),
-    "timeout, cancellation, resume": Program((), ((timed, block),), (cancel(A), resume(A))),
-    "detached resumers": Program((block,), ((resume(G), block), (resume(A),))),
-    "the slot is given up": Program((block,), ((give_up, resume(G), block), (resume(A),))),
-    "a ring": Program((switch_to(A), block), ((switch_to(B), resume(G)), (resume(A),))),
-    "an ended worker, timeouts": Program((block,), ((timed,), (resume(G),))),
-    "three fibers": Program((), ((), (), ())),
-    "three fibers, two give the slot up": Program((), ((give_up,), (give_up,), ())),
-    "a foreign resumer beside detached ones": Program((block,), ((block,), (resume(G),)), (resume(A),)),
-}
-
-LARGE = {
-    "cancelled at home and in a worker": Program(
-        (timed, block), ((timed, cancel(G)),), (resume(A), cancel(A)), signals=1
-    ),
-    "a handoff, a resume of the token, workers that resume": Program(
-        (resume(A), block), ((switch_to(B),), (resume(A), resume(G))), (resume(B),)
-    ),
-    "blocked workers, one resumed from outside": Program(
-        (block,), ((resume(G), block), (block, resume(A))), (resume(B),)
-    ),
-    "handoffs, a resume from outside, a signal": Program(
-        (switch_to(A),), ((switch_to(G),), ()), (resume(G),), signals=1
-    ),
-    "two resumed from outside": Program((switch_to(A),), ((block, resume(G)), (block,)), (resume(A), resume(B))),
-    "timeouts, cancellations, a resume": Program((timed,), ((timed,), (cancel(A),)), (resume(A), cancel(G))),
-    "single steps: from worker to worker, revoked": Program((), ((switch_to(B),), (resume(A),)), fine=True),
-}
-
-# ------------------------------------------------------------------------------------------------------ states
-
-
-class Word(NamedTuple):
-    owner: int
-    mode: str
-    stint: int = NOBODY
-
-
-class Fiber(NamedTuple):
-    state: str = READY
-    pc: int = 0
-    wait: str = NONE
-    token: bool = False
-    pending: bool = False  # a cancellation
-    wants_slot: bool = False
-    ended: bool = False  # in its own words, detached
-    worker: int = NOBODY
-    wins: int = 0  # waits won, and not consumed
-    owed: int = 0  # resumes that returned True, without those whose value a block returned
-
-
-class Thread(NamedTuple):
-    at: str
-    fiber: int = NOBODY  # the one on its stack
-    then: str = ""  # where a wait, a wake or a post leads to
-    to: int = NOBODY  # the thread to wake, the fiber to post, or the one that a switch_to will hand the slot to
-    pc: int = 0  # the foreign thread's
-
-
-class Event(NamedTuple):
-    """An event counter, and its owner's flag."""
-
-    moved: bool = False
-    sleeping: bool = False
-
-
-class State(NamedTuple):
-    word: Word
-    threads: tuple[Thread, ...]
-    fibers: tuple[Fiber, ...]
-    # the scheduler's, guarded by the slot
-    ready: tuple[int, ...]
-    hosts: tuple[int, ...]  # for each worker its fiber; [0] is not used
-    current: int = G
-    target: int = NOBODY  # the fiber that home shall run when it has the slot back
-    # everybody's
-    inbox: tuple[int, ...] = ()
-    hub_idle: bool = False
-    noted: bool = False
-    eventfd: bool = False
-    events: tuple[Event, ...] = ()
-    orders: tuple[bool, ...] = ()  # for each worker: run your fiber without the slot
-    signals: int = 0
-
-
-Steps = list[tuple[str, State]]
-T = TypeVar("T")
+from slot_programs import END, FIBERS, LARGE, NOBODY, PROGRAMS, G, Op, Program, give_up, stay
+from slot_sleep import Sleeping
+from slot_states import (
+    BLOCKED,
+    DETACHED,
+    DONE,
+    HOME,
+    NONE,
+    OPEN,
+    READY,
+    REVOKED,
+    RUNNING,
+    SCHED,
+    USER,
+    WON,
+    WON_CANCEL,
+    WON_RESUME,
+    WON_TIMEOUT,
+    Event,
+    Fiber,
+    State,
+    Steps,
+    Thread,
+    Word,
+    at,
+    is_scheduling,
+    push,
+    put,
+    with_fiber,
+)
 
 # where a worker is inside the scheduler, and where home does not own the slot
 INSIDE = {"verb", "win", "direct", "try", "open", "look", "suspend", "early wake", "late grant"}
 LENT = {"wake", "read", "rouse", "wait", "load", "flag", "glance", "futex", "asleep", "unflag", "notice"}
 
 
-def put(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
-    return (*items[:index], item, *items[index + 1 :])
-
-
-def at(s: State, me: int, thread: Thread) -> State:
-    return s._replace(threads=put(s.threads, me, thread))
-
-
-def with_fiber(s: State, f: int, fiber: Fiber) -> State:
-    return s._replace(fibers=put(s.fibers, f, fiber))
-
-
-def push(s: State, f: int) -> State:
-    """Behind all others, by the owner."""
-    return s._replace(fibers=put(s.fibers, f, s.fibers[f]._replace(state=READY)), ready=(*s.ready, f))
-
-
-def is_scheduling(s: State, after: State) -> bool:
-    """Has something changed that only the owner may change?"""
-    if s.ready is not after.ready or s.hosts is not after.hosts:
-        return True
-    if s.current != after.current or s.target != after.target:
-        return True
-    if s.fibers is after.fibers:
-        return False
-    return any(fiber.state is not then.state for fiber, then in zip(s.fibers, after.fibers, strict=True))
-
-
-class SlotModel:
+class SlotModel(Sleeping):
     """``bugs`` switches on a broken version of a step.  ``changes`` collects what happened to the word, and by whom."""
 
     def __init__(self, program: Program, *bugs: str) -> None:
         self.program = program
         self.bugs = frozenset(bugs)
         self.ops = (program.ordinary, *program.threads)
-        self.foreign = len(self.ops)
+        self.workers = len(program.threads) + program.trims
+        self.foreign = 1 + self.workers
         self.monitor = self.foreign + 1
         self.changes: set[tuple[int, Word, Word]] = set()
         self.places: dict[str, Callable[[State, int, Thread], Steps]] = {
@@ -301,6 +125,8 @@ class SlotModel:
             "read": self.read_sleeping,
             "rouse": self.rouse,
             "wait": self.wait,
+            "named": self.named,
+            "ended": self.ended,
             "load": self.load,
             "flag": self.flag,
             "glance": self.glance,
@@ -321,7 +147,7 @@ class SlotModel:
         }
 
     def initial(self) -> State:
-        workers = len(self.program.threads)
+        fibers, workers = len(self.program.threads), self.workers
         return State(
             word=Word(HOME, SCHED),
             threads=(
@@ -330,12 +156,15 @@ class SlotModel:
                 Thread("outside"),
                 Thread("watch"),
             ),
-            fibers=(Fiber(RUNNING), *(Fiber() for _ in range(workers))),
-            ready=tuple(range(1, workers + 1)),
+            fibers=(Fiber(RUNNING), *(Fiber() for _ in range(fibers))),
+            ready=tuple(range(1, fibers + 1)),
             hosts=(NOBODY,) * (workers + 1),
             events=(Event(), *(Event(sleeping=True) for _ in range(workers))) if self.program.fine else (),
             orders=(False,) * (workers + 1),
+            stops=(False,) * (workers + 1),
+            numbers=tuple(me if me <= fibers else NOBODY for me in range(workers + 1)),
             signals=self.program.signals,
+            trims=self.program.trims,
         )
 
     def name(self, thread: int) -> str:
@@ -377,6 +206,9 @@ class SlotModel:
             return f"home is stuck at {home.at!r}"
         if s.ready or s.inbox:
             return f"home sleeps, and there is work: ready {s.ready}, inbox {s.inbox}"
+        for me in range(1, self.foreign):
+            if s.stops[me] and s.threads[me].at != "ended":
+                return f"worker {me} was told to end, and is at {s.threads[me].at!r}"
         for f, fiber in enumerate(s.fibers):
             if fiber.state == DONE or (fiber.state == DETACHED and self.op(s, f) == stay):
                 continue
@@ -724,18 +556,27 @@ class SlotModel:
 
     def hire(self, s: State, f: int) -> tuple[State, int]:
         worker = self.free_worker(s)
+        if s.numbers[worker] == NOBODY:
+            s = s._replace(numbers=put(s.numbers, worker, self.free_number(s)))
         s = with_fiber(s, f, s.fibers[f]._replace(worker=worker))
         return s._replace(hosts=put(s.hosts, worker, f)), worker
 
     def free_worker(self, s: State) -> int:
         """An idle one, or a new one: there are as many as thread fibers, so that there is always one."""
         for worker in range(1, len(s.hosts)):
-            if s.hosts[worker] == NOBODY:
+            if self.is_idle(s, worker):
                 return worker
-            ended = s.fibers[s.hosts[worker]].ended
+            ended = s.hosts[worker] != NOBODY and s.fibers[s.hosts[worker]].ended
             if ended and "an ended worker is used again before the drain" in self.bugs:
                 return worker
+        if NOBODY in s.numbers:
+            return s.numbers.index(NOBODY)
         raise Violation("no worker is free")
+
+    def free_number(self, s: State) -> int:
+        """Of one that was told to end."""
+        taken = [number for number, stops in zip(s.numbers, s.stops, strict=True) if not stops]
+        return next(number for number, stops in zip(s.numbers, s.stops, strict=True) if stops and number not in taken)
 
     def grant(self, s: State, me: int, f: int, to: int, then: str) -> State:
         waking = Thread("wake", f, then, to)
@@ -766,92 +607,7 @@ class SlotModel:
             fiber = fiber._replace(pending=False)
         return self.leave(s, me, f, fiber)
 
-    # -- sleep and wake
-
-    def run_again(self, s: State, who: int) -> State:
-        """FUTEX_WAKE."""
-        thread = s.threads[who]
-        if thread.at != "asleep":
-            return s
-        return at(s, who, thread._replace(at="unflag" if self.program.fine else "wait"))
-
-    def woke(self, s: State, me: int, thread: Thread) -> State:
-        if me == self.monitor:
-            return at(s, me, Thread("watch"))
-        if me == HOME:
-            return at(s, me, Thread("back" if thread.then == "back" else "wait"))
-        if thread.then == "user":
-            return at(s, me, Thread("user", thread.fiber))
-        return at(s, me, Thread("wait", thread.fiber, thread.then))
-
-    def wake(self, s: State, me: int, thread: Thread) -> Steps:
-        """``slot_wake``: the word was changed."""
-        to = thread.to
-        if not self.program.fine:
-            return [(f"wakes {self.name(to)}", self.woke(self.run_again(s, to), me, thread))]
-        after = at(s, me, thread._replace(at="read"))
-        if "a wake does not add to the counter" not in self.bugs:
-            after = after._replace(events=put(s.events, to, s.events[to]._replace(moved=True)))
-        return [(f"adds to the counter of {self.name(to)}", after)]
-
-    def read_sleeping(self, s: State, me: int, thread: Thread) -> Steps:
-        if s.events[thread.to].sleeping:
-            return [("reads: sleeping", at(s, me, thread._replace(at="rouse")))]
-        return [("reads: not sleeping", self.woke(s, me, thread))]
-
-    def rouse(self, s: State, me: int, thread: Thread) -> Steps:
-        return [("futex_wake", self.woke(self.run_again(s, thread.to), me, thread))]
-
-    def wait(self, s: State, me: int, thread: Thread) -> Steps:
-        """``slot_wait`` and ``slot_wait_home``: look at the word, and for an order."""
-        if s.word.owner == me:
-            return self.have_slot(s, me, thread)
-        if thread.then == "signalled" and s.word.mode == USER:
-            return [("revokes, after a signal", s._replace(word=Word(HOME, REVOKED, s.word.owner)))]
-        if s.orders[me]:
-            f = s.hosts[me]
-            if f == NOBODY or thread.then != "start":
-                raise Violation(f"worker {me} has an order and no fiber to run: {s.hosts}")
-            starts = at(s, me, Thread("user", f))
-            return [(f"{FIBERS[f]} starts without the slot", starts._replace(orders=put(s.orders, me, False)))]
-        if not self.program.fine:
-            return [("sleeps", at(s, me, thread._replace(at="asleep")))]
-        late = "the counter is loaded after the look" in self.bugs
-        return [("must wait", at(s, me, thread._replace(at="flag" if late else "load")))]
-
-    def load(self, s: State, me: int, thread: Thread) -> Steps:
-        late = "the counter is loaded after the look" in self.bugs
-        after = at(s, me, thread._replace(at="futex" if late else "flag"))
-        return [("loads its counter", after._replace(events=put(s.events, me, s.events[me]._replace(moved=False))))]
-
-    def flag(self, s: State, me: int, thread: Thread) -> Steps:
-        blind = "no look after sleeping = 1" in self.bugs
-        after = at(s, me, thread._replace(at="futex" if blind else "glance"))
-        return [("sleeping = 1", after._replace(events=put(s.events, me, s.events[me]._replace(sleeping=True))))]
-
-    def glance(self, s: State, me: int, thread: Thread) -> Steps:
-        if s.word.owner == me or s.orders[me]:
-            return [("need not sleep", at(s, me, thread._replace(at="unflag")))]
-        late = "the counter is loaded after the look" in self.bugs
-        return [("looks again", at(s, me, thread._replace(at="load" if late else "futex")))]
-
-    def futex(self, s: State, me: int, thread: Thread) -> Steps:
-        moved = s.events[me].moved
-        return [("EAGAIN" if moved else "sleeps", at(s, me, thread._replace(at="unflag" if moved else "asleep")))]
-
-    def asleep(self, s: State, me: int, thread: Thread) -> Steps:
-        if me != HOME:
-            return []
-        awake = thread._replace(at="unflag" if self.program.fine else "wait")
-        if thread.then == "signalled":
-            return [("looks again after a while", at(s, me, awake))]
-        if s.signals:
-            return [("EINTR", at(s, me, awake._replace(then="signalled"))._replace(signals=s.signals - 1))]
-        return []
-
-    def unflag(self, s: State, me: int, thread: Thread) -> Steps:
-        awake = s._replace(events=put(s.events, me, s.events[me]._replace(sleeping=False)))
-        return [("sleeping = 0", at(awake, me, thread._replace(at="wait")))]
+    # -- what a wait leads to
 
     def have_slot(self, s: State, me: int, thread: Thread) -> Steps:
         if me == HOME:
@@ -890,7 +646,7 @@ class SlotModel:
     def hub(self, s: State, me: int, thread: Thread) -> Steps:
         """The drain callback: who is runnable runs."""
         after = self.drain(s)
-        steps = self.timers(s)
+        steps = [*self.timers(s), *self.trim(s)]
         if after.ready:
             rest = after._replace(ready=after.ready[1:])
             what, after = self.dispatch(rest, me, NOBODY, after.ready[0])
@@ -903,6 +659,22 @@ class SlotModel:
             for f, fiber in enumerate(s.fibers)
             if fiber.state == BLOCKED and fiber.wait == OPEN and self.op(s, f).verb == "block timed"
         ]
+
+    def trim(self, s: State) -> Steps:
+        """An idle worker is told to end."""
+        return [
+            (
+                f"tells worker {worker} to end",
+                at(s, HOME, Thread("wake", then="back", to=worker))._replace(
+                    stops=put(s.stops, worker, True), trims=s.trims - 1
+                ),
+            )
+            for worker in range(1, self.foreign)
+            if s.trims and self.is_idle(s, worker)
+        ]
+
+    def is_idle(self, s: State, worker: int) -> bool:
+        return s.hosts[worker] == NOBODY and s.numbers[worker] != NOBODY and not s.stops[worker]
 
     def idle(self, s: State, me: int, thread: Thread) -> Steps:
         if "no look after hub_idle" in self.bugs:

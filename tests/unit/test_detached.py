@@ -7,8 +7,11 @@ else it comes back through the inbox, and waits for its turn.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +108,57 @@ def test_one_that_calls_all_the_time_but_never_waits_has_its_turn_and_no_more(wo
                 assert left.recv(1) == b"x"
         enough.set()
         assert fiber.join()
+        # each revocation has one end, whoever revoked
+        now = statistics()
+        revoked = now["revoked_by_monitor"] + now["revoked_by_sentinel"] + now["revoked_by_signal"]
+        assert revoked == now["taken_back"] + now["detaches"]
+        assert now["detaches"] > 0
+
+    swapco.run(main)
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["blocking()", "revoked"])
+def test_two_in_c_code_use_two_cpus(asks: bool) -> None:
+    """They are in zlib at the same time, free to run on all CPUs, and are seen on two."""
+    cpus = os.sched_getaffinity(0)
+    data = os.urandom(1 << 20)
+    enough = threading.Event()
+    inside: dict[int, int] = {}
+
+    def compresses() -> None:
+        me = threading.get_native_id()
+        for call in range(1, 1_000_000):
+            inside[me] = call
+            zlib.compress(data)
+            inside[me] = 0
+            if enough.is_set():
+                return
+
+    def gives_up() -> None:
+        with swapco.blocking():
+            compresses()
+
+    def on_cpu(me: int) -> tuple[str, int]:
+        fields = Path(f"/proc/self/task/{me}/stat").read_text().rpartition(")")[2].split()
+        return fields[0], int(fields[36])
+
+    def both_run() -> bool:
+        before = dict(inside)
+        seen = [on_cpu(me) for me in before]
+        if len(before) < 2 or 0 in before.values() or inside != before:
+            return False
+        if any(os.sched_getaffinity(me) != cpus for me in before) or [state for state, _ in seen] != ["R", "R"]:
+            return False
+        return len(cpus) == 1 or seen[0][1] != seen[1][1]
+
+    def main() -> None:
+        fibers = [thread(gives_up if asks else compresses) for _ in range(2)]
+        try:
+            wait_until(both_run)
+            assert [fiber.state for fiber in fibers] == ["DETACHED"] * 2
+        finally:
+            enough.set()
+            swapco.wait(fibers)
 
     swapco.run(main)
 
