@@ -109,7 +109,8 @@ cdef PyObject *hide_fiber() noexcept:
 
 
 cdef int show_fiber(PyObject *hidden) noexcept:
-    if hidden != NULL:
+    # a finalizer may have forked: in the child nobody is a worker
+    if hidden != NULL and swapco_here != NULL:
         (<Worker>swapco_here).fiber = hidden
     return 0
 

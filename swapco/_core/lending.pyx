@@ -432,6 +432,9 @@ cdef class Lender(Dispatcher):
         # finalizers run as nobody, as on the home worker: the fiber may be gone by then
         me.fiber = NULL
         self.finish(<FiberCore>p)
+        if self.abandoned:
+            # one of them forked, and returned in the child
+            self.end_of_child()
         thread_context_assign(NULL)
         self.release(me)
         if following == NULL:

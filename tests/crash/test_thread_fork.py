@@ -221,6 +221,53 @@ unused.close()
     )
 
 
+@pytest.mark.parametrize("where", ["its own thread", "the thread of another"])
+def test_a_finalizer_that_forks_and_returns_in_the_child(run_program_in_variant: Run, where: str) -> None:
+    run_program_in_variant(
+        PRELUDE
+        + f"""
+gate = threading.Event()
+ended = []
+codes = []
+
+class Forks:
+    def __del__(self):
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        else:
+            # what the child says is expected here
+            sys.stderr = open(os.devnull, "w")
+
+def ends():
+    gate.wait()
+    ended.append(1)
+    return Forks()
+
+def records():
+    gate.set()
+    while not ended:
+        pass
+    while not codes:
+        # looks into the inbox
+        spawn(int)
+
+def main():
+    if "{where}" == "its own thread":
+        spawn(Forks, thread=True)
+    else:
+        detached(ends)
+        spawn(records, thread=True).join()
+    until(lambda: codes)
+    assert codes == [70], codes
+    assert mixed_work()
+
+run(main, slot=lent())
+"""
+    )
+
+
 def test_a_child_that_leaves_blocking(run_program_in_variant: Run) -> None:
     """The end of the block waits for a slot that the child does not have."""
     run_program_in_variant(
