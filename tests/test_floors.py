@@ -69,7 +69,7 @@ FLOORS: list[tuple[str, ...]] = [
         "testing.story",
     ),
     ("testing.strategies", "testing.timers", "testing.points", "testing.segments"),
-    ("testing.loop", "testing.wire", "testing.sequencing", "testing.systematic"),
+    ("testing.loop", "testing.outside", "testing.wire", "testing.sequencing", "testing.systematic"),
     ("testing.controlled", "testing.memory_streams"),
     ("testing.execution", "testing.network"),
     ("testing.report",),

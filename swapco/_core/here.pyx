@@ -22,7 +22,7 @@ for the slot, hence has not looked at anything yet.  It costs the ordinary fiber
 
 from cpython.object cimport PyObject
 
-from .slot cimport Controller, Host, Worker, slot_enter, swapco_worker
+from .slot cimport Host, Worker, slot_enter, swapco_worker
 
 from .errors import NotInFiber
 
@@ -176,8 +176,8 @@ cdef PyObject *running(str caller, swapco_worker **entered, object primitive) ex
         return _fiber_of(swapco_here)
     if loop_runs_here():
         raise NotInFiber(
-            f"{caller}() would block the event loop: it was called from a loop callback, an asyncio task or a finalizer, "
-            "not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
+            f"{caller}() would block the event loop: it was called from a loop callback, an asyncio task or a "
+            "finalizer, not from a fiber. Run the code in swapco.spawn(fn), or await the fiber that it returns"
         )
     if swapco_here != NULL and not _is_idle(swapco_here):
         raise NotInFiber(

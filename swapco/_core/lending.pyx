@@ -411,7 +411,10 @@ cdef class Lender(Dispatcher):
         return 0
 
     cdef int end_detached(self, Worker me, PyObject *p) except -1:
-        """Without the slot: leave the rest to its owner.  No finalizer runs before that: the fiber would not come back."""
+        """Without the slot: leave the rest to its owner.
+
+        No finalizer runs before that: the fiber would not come back.
+        """
         cdef ThreadStack stack = <ThreadStack>(<FiberCore>p).stack
         self.weigh(stack)
         stack.ended = True

@@ -490,8 +490,8 @@ cdef class Scheduler(Lender):
     def bind(self) -> None:
         """The caller is the hub from now on: called by the loop when it starts to run.
 
-        RuntimeError if fibers live that belong to another kernel thread, or to the parent of this process: what a forked
-        child has a copy of (the poller, workers) is the parent's.
+        RuntimeError if fibers live that belong to another kernel thread, or to the parent of this process: what a
+        forked child has a copy of (the poller, workers) is the parent's.
         """
         if loop_runs_here():
             raise RuntimeError("an event loop with fibers runs in this thread already")

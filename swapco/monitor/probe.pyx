@@ -236,7 +236,7 @@ cdef class Probe:
         return None
 
     def running(self):
-        """Of the current fiber: a weak reference, its name, and has it a kernel thread of its own?  None: there is none."""
+        """Of the current fiber, if there is one: a weak reference, its name, and has it a kernel thread of its own?"""
         return None if self.scheduler.current == NULL else facts(<FiberCore>self.scheduler.current)
 
     def places(self) -> list:

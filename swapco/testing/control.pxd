@@ -111,6 +111,9 @@ cdef class Control(Policy):
     cdef bint jump(self) except -1
     cdef int abandon(self, object error) noexcept
     cdef int fire(self, int actor) except -1
+    cdef bint refuses(self) noexcept
+    cdef bint gave_up(self) noexcept
+    cdef int unwind_again(self, FiberCore me) except -1
     cdef PyObject *next_to_unwind(self) except? NULL
     cdef int number(self, int n, str label) except -1
     cdef int point(self, FiberCore me, PyObject *label, object about, bint write) except -1

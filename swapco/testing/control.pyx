@@ -42,14 +42,12 @@ from .._core.clock cimport NEVER_NS, ManualClock, Timer
 from .._core.fiber cimport FiberCore, WaitTimer
 from .._core.here cimport host, set_running
 from .._core.policy cimport Policy, Runnable
-from .._core.reasons cimport AWAIT, N_REASONS
-from .._core.scheduler cimport Scheduler
+from .._core.reasons cimport N_REASONS
 from .._core.slot cimport Controller, Worker
 from .._core.states cimport *
 
 from ..timeouts cimport Timeout
 
-from .errors import Unwinding
 from .trace import Decision, Step
 
 cdef extern from *:
@@ -60,7 +58,7 @@ cdef extern from *:
     PyObject *swapco_control
 
 cdef enum:
-    # how often a fiber that waits while it is unwound gets the exception, until it is given up
+    # how often a fiber that goes on while it is unwound gets the exception, until it is given up
     UNWINDINGS = 100
 
 # what kind of moment it is when a fiber waits, by the reason
@@ -69,8 +67,8 @@ cdef tuple _LABELS = (
     "Queue.get", "Queue.put", "Queue.join", "fibers", "read", "write", "await",
 )
 assert len(_LABELS) == N_REASONS
-# Operations before which nobody else may run: `park` has no memory, so that primitives written on it look first and rely
-# on that; before a `sleep` it makes no difference.
+# Operations before which nobody else may run: `park` has no memory, so that primitives written on it look first and
+# rely on that; before a `sleep` it makes no difference.
 cdef frozenset _NO_POINTS = frozenset({"ParkingLot.park", "sleep"})
 cdef str _START = "start"
 cdef str _END = "end"
@@ -84,9 +82,9 @@ cdef object _LOOP_ACTOR = "the event loop"
 cdef class Strategy:
     """Names who runs next.  Derive from it and define ``choose``; the built-in ones are compiled.
 
-    ``start(seed)`` is called before a search, ``begin(run)`` before each run with its number, ``end(control)`` after it.
-    ``exhaustive``: when it has finished, every schedule within its bounds was run.  ``simplest_first``: no failure is
-    simpler than the first one that it finds.  ``footprints``: it needs to know what each step touches.
+    ``start(seed)`` is called before a search, ``begin(run)`` before each run with its number, ``end(control)`` after
+    it.  ``exhaustive``: when it has finished, every schedule within its bounds was run.  ``simplest_first``: no failure
+    is simpler than the first one that it finds.  ``footprints``: it needs to know what each step touches.
     """
 
     exhaustive = False
@@ -455,7 +453,9 @@ cdef class Control(Policy):
         """The running fiber offers that others run now."""
         cdef int i
         cdef list step
-        if self.unwinding or self.quiet or me._state != RUNNING:
+        if self.unwinding:
+            return self.unwind_again(me)
+        if self.quiet or me._state != RUNNING:
             return 0
         while True:
             self.gather(me)
@@ -518,12 +518,32 @@ cdef class Control(Policy):
 
     # -- after a failure
 
+    cdef bint refuses(self) noexcept:
+        """Does the program run now, so that what it does outside of the run counts?"""
+        return self.verdict == GOES_ON and not self.unwinding
+
+    cdef bint gave_up(self) noexcept:
+        """Have they got the exception often enough?"""
+        return self.unwound > UNWINDINGS * (1 + len(self.fibers))
+
+    cdef int unwind_again(self, FiberCore me) except -1:
+        """One that is being ended goes on all the same, in clean-up or in a loop that catches everything."""
+        if me._state != RUNNING:
+            return 0
+        self.unwound += 1
+        if self.gave_up():
+            # it stops here for ever
+            transition_yield(&me._state)
+            self.push_runnable(me)
+            self.scheduler.leave_to(me, self.scheduler.take())
+        raise self.unwind_error
+
     cdef PyObject *next_to_unwind(self) except? NULL:
         cdef FiberCore f
         cdef PyObject *p
+        if self.gave_up():
+            return NULL
         while self.queued == 0:
-            if self.unwound > UNWINDINGS * (1 + len(self.fibers)):
-                return NULL
             for f in self.scheduler.fibers():
                 if f._state == BLOCKED:
                     self.unwound += 1
@@ -531,9 +551,12 @@ cdef class Control(Policy):
                     if f._state == BLOCKED:
                         f.thrown = None
                         f.request_cancel(None)
+            if self.gave_up():
+                return NULL
             if self.queued == 0:
                 # what awaits a future is woken by a callback
                 return NULL
+        self.unwound += 1
         p = self.queue[0]
         self.take_out(0)
         f = <FiberCore>p

@@ -23,6 +23,9 @@ cdef class ControlledSlot:
     cdef readonly object loop
     cdef bint bound
     cdef bint spoiled
+    # in words: the fibers that could not be ended
+    cdef object survivors
+    cdef int make_loop(self) except -1
     cdef int run_until_stuck(self) except -1
     cdef int unwind(self) except -1
     cdef int retrieve_all(self) except -1

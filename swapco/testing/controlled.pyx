@@ -19,8 +19,8 @@ After the body's end the others run on, as long as they can: a fiber that would 
 
 Invariants
 ----------
-- Between two runs no fiber lives.  A program that cannot be unwound (it catches what it must not, again and again) costs
-  its slot: a new one is made.
+- Between two runs no fiber lives.  A program that cannot be unwound (it catches what it must not, again and again)
+  costs its slot: a new one is made.
 - What the event loop of the program would be (``asyncio.get_running_loop()``) is the in-memory one, only while it
   runs.
 """
@@ -32,7 +32,6 @@ from .._core.fiber cimport FiberCore, Watcher
 from .._core.scheduler cimport Scheduler
 from .._core.slot cimport Slot, Worker
 from .._core.states cimport *
-from .._core.switch cimport Backend
 from .._loop.poller cimport PollingHub
 from .._loop.task cimport Fiber
 from .control cimport (
@@ -43,6 +42,8 @@ from .._core.backends import make_backend
 from .._loop.compat import get_running_loop, set_running_loop
 from .errors import StepBoundExceeded, Unwinding
 from .loop import ControlledLoop
+from .outside import watch_outside
+from .places import place_of_frame
 from .points import refuse_real
 from .stuck import leak, nothing_can_run
 
@@ -120,9 +121,7 @@ cdef class ControlledSlot:
         self.control = Control(VirtualClock())
         self.hub = ControlledHub.__new__(ControlledHub)
         self.hub.control = self.control
-        self.loop = ControlledLoop(self.control)
-        self.hub.loop = self.loop
-        self.loop._hub = self.hub
+        self.make_loop()
         slot = Slot(pin=False)
         self.scheduler = Scheduler(
             self.hub, policy=self.control, clock=self.control.clock, fiber_type=Fiber, backend=self.backend, slot=slot
@@ -136,6 +135,12 @@ cdef class ControlledSlot:
         self.main_watch = _MainWatch.__new__(_MainWatch)
         (<_MainWatch>self.main_watch).control = self.control
 
+    cdef int make_loop(self) except -1:
+        self.loop = ControlledLoop(self.control)
+        self.hub.loop = self.loop
+        self.loop._hub = self.hub
+        return 0
+
     def session(self, fn):
         """Call ``fn()``, in which ``execute`` may be called; return its result.
 
@@ -148,6 +153,7 @@ cdef class ControlledSlot:
                 "an event loop runs in this thread: call swapco.testing from a plain function, not from inside "
                 "swapco.run() or a coroutine (its body may be an async def function)"
             )
+        watch_outside()
         return self.backend.call_in_hub(lambda: self._bound(fn))
 
     def _bound(self, fn):
@@ -173,6 +179,9 @@ cdef class ControlledSlot:
         control.reset(strategy)
         control.clock._now_ns = 0
         self.hub.failure = None
+        if self.loop._used:
+            # futures that are left of the run before must not fail this one
+            self.make_loop()
         self.loop._begin()
         strategy.begin(run)
         set_running_loop(self.loop)
@@ -256,10 +265,14 @@ cdef class ControlledSlot:
         while self.scheduler.live_count:
             rounds += 1
             self.scheduler.drain()
-            if not self.loop._run_one() and not self.scheduler.runnable() and rounds > 100:
+            if control.gave_up() or (not self.loop._run_one() and not self.scheduler.runnable() and rounds > 100):
                 break
         if self.scheduler.live_count:
             self.spoiled = True
+            self.survivors = [
+                fiber.name + (f" (at {place})" if (place := place_of_frame(fiber.frame)) is not None else "")
+                for fiber in sorted(self.scheduler.fibers(), key=lambda fiber: fiber.number)
+            ]
         return 0
 
     cdef int retrieve_all(self) except -1:
@@ -270,6 +283,11 @@ cdef class ControlledSlot:
             if fiber is not None and fiber._state == DONE:
                 fiber.result_retrieved = True
         return 0
+
+    @property
+    def immortals(self) -> list:
+        """The names, and lines, of fibers that could not be ended."""
+        return self.survivors or []
 
     @property
     def usable(self) -> bool:

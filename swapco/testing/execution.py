@@ -7,6 +7,7 @@ addresses and values in them) do not count.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import zlib
@@ -48,6 +49,12 @@ class Program:
     ) -> None:
         if not callable(body):
             raise TypeError(f"the body is a function without arguments, not {body!r}; write search(f), not search(f())")
+        function = inspect.unwrap(body)
+        if inspect.isclass(body) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"the body is a function, or an async def function, that runs the program: calling {body!r} only makes "
+                "an object"
+            )
         if preempt not in ("points", "primitives"):
             raise ValueError(f'preempt is "points" or "primitives", not {preempt!r}')
         if not isinstance(max_steps, int) or max_steps < 1:
@@ -59,6 +66,8 @@ class Program:
         self._switch = switch
         self._slot: ControlledSlot | None = None
         self.runs = 0
+        # how a run ended whose fibers could not be ended
+        self._ended = ""
 
     def session(self, fn: Callable[[], Any]) -> Any:
         """Call ``fn()``, which may run the program; its result."""
@@ -82,8 +91,9 @@ class Program:
         assert slot is not None, "a Program runs inside session()"
         if not slot.usable:
             raise RuntimeError(
-                "a fiber of the run before could not be ended: it catches BaseException again and again. Let "
-                "BaseException pass, or catch Exception"
+                f"fibers of the run before could not be ended: {', '.join(slot.immortals)}. They catch BaseException "
+                "again and again: let BaseException pass, or catch Exception. That run had "
+                f"{self._ended or 'no end'}"
             )
         control = slot.control
         control.max_steps = self.max_steps
@@ -92,6 +102,9 @@ class Program:
         control.watcher = watcher
         self.runs += 1
         outcome = slot.execute(self.body, strategy, number)
+        if not slot.usable:
+            failure = outcome.exception
+            self._ended = "passed" if failure is None else f"failed with {type(failure).__name__}: {failure}"
         if outcome.failed and _is_for_the_runner(outcome.exception):
             assert outcome.exception is not None
             raise outcome.exception

@@ -30,7 +30,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, ParamSpec, TypeAlias, overload
@@ -40,7 +40,18 @@ from .control import Strategy
 from .errors import ReplayDivergence
 from .execution import Program
 from .schedule import Schedule, load_schedule
-from .search import Result, conclude, failure_file, make_strategy, name_of_body, positive, replay, search, verify
+from .search import (
+    Result,
+    conclude,
+    failure_file,
+    keep,
+    make_strategy,
+    name_of_body,
+    positive,
+    replay,
+    search,
+    verify,
+)
 
 __all__ = ["Plan", "StaleSchedule", "check", "explore"]
 
@@ -49,6 +60,8 @@ File: TypeAlias = str | os.PathLike[str]
 Recorded: TypeAlias = File | Schedule | Sequence[int]
 
 _log = logging.getLogger("swapco.testing")
+#: Longer codes are in the file only.
+_CODE = 160
 
 
 class StaleSchedule(UserWarning):
@@ -176,7 +189,7 @@ def check(
     """
     __tracebackhide__ = True
     _must_be_body(body)
-    plan = Plan(schedules, seed, strategy, preempt, max_steps, switch, replay, save)
+    plan = Plan(schedules, seed, strategy, preempt, max_steps, switch, replay, save, what="check")
     return plan.explored(body, name or _name_inside_test(body)).check()
 
 
@@ -195,6 +208,8 @@ class Plan:
     verifies: bool = False
     bound: int | None = None
     """The preemption bound, if it verifies."""
+    what: str = "test"
+    """What is explored: a "test", the body of a "check", a "machine"."""
 
     def __post_init__(self) -> None:
         positive("schedules", self.schedules)
@@ -219,15 +234,41 @@ class Plan:
         return make_strategy(self.strategy).exhaustive
 
     def explored(self, body: Callable[[], Any], name: str) -> Result:
-        """Try what was recorded; then search."""
+        """Try what was recorded; then search.  The result says how to run a failure again."""
+        result = self.found(body, name)
+        if result.failed and result.schedule is not None:
+            result.again = (*self.again(result), *_picture(result))
+        return result
+
+    def again(self, result: Result) -> Iterator[str]:
+        """What the user of a test can do: the body is not within reach, the test is."""
+        assert result.schedule is not None
+        if result.path is not None:
+            yield f"the next run of the test begins with it: {result.path}"
+        code = result.schedule.code
+        if self.what == "machine" or len(code) > _CODE:
+            return
+        if self.what == "check":
+            yield f'testing.check(..., replay="{code}")  # for this example only'
+        else:
+            which = " with these parameters" if "[" in result.test else ""
+            yield f'@testing.explore(replay="{code}")  # above the test{which}: no other schedule'
+
+    def found(self, body: Callable[[], Any], name: str) -> Result:
+        """The result of it."""
         example = in_example()
         if self.replay is not None:
             result = replay(body, self.replay, max_steps=self.max_steps, switch=self.switch)
             result.test = name
             if not isinstance(result.exception, ReplayDivergence):
+                if not result.failed and example is None:
+                    warnings.warn(
+                        f"{name}: the schedule of replay= passes: remove it, and the test is explored again",
+                        StaleSchedule, stacklevel=4,
+                    )  # fmt: skip
                 return result
             if example is None:  # a schedule fits one example only
-                warnings.warn(f"{name}: {result.exception}: searching", StaleSchedule, stacklevel=3)
+                warnings.warn(f"{name}: {result.exception}: searching", StaleSchedule, stacklevel=4)
         file = None if self.save is False else failure_file(name) if self.save is True else FilePath(self.save)
         if example is not None and not self.exhaustive:
             return self.explored_in_example(body, name, file, final=example == "final")
@@ -273,6 +314,9 @@ class Plan:
             wanted = load_schedule(recorded)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            _log.warning("%s: cannot read %s: %s", name, recorded, error)
+            return None
         except ValueError as error:
             _log.warning("%s: removed %s: %s", name, recorded, error)
             recorded.unlink(missing_ok=True)
@@ -288,8 +332,7 @@ class Plan:
                 os.replace(file, _fixed(file))
             return None
         if result.schedule is not None:
-            result.schedule._replace(test=name).save(file)
-        result.path = str(file)
+            keep(result, file)
         if recorded != file:
             recorded.unlink(missing_ok=True)
         return result
@@ -326,6 +369,22 @@ def _from_environment(variable: str, parse: Callable[[str], Any], what: str, oth
         return parse(text)
     except ValueError:
         raise ValueError(f"${variable} is {what}, not {text!r}") from None
+
+
+def _picture(result: Result) -> Iterator[str]:
+    """Draw it where the environment says, or say how to ask for that."""
+    folder = os.environ.get("SWAPCO_SVG")
+    if not folder:
+        yield "SWAPCO_SVG=DIRECTORY in the environment: as a picture, too"
+        return
+    picture = FilePath(folder) / failure_file(result.test).with_suffix(".svg").name
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        result.save_svg(picture)
+    except OSError as error:
+        _log.warning("%s: no picture in %s: %s", result.test, picture, error)
+    else:
+        yield f"as a picture: {picture}"
 
 
 def _fixed(file: FilePath) -> FilePath:

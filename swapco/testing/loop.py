@@ -68,7 +68,7 @@ class ControlledLoop(asyncio.AbstractEventLoop):
         self._problem: BaseException | None = None
         self._handler: Callable[[ControlledLoop, dict[str, Any]], object] | None = None
         self._running = False
-        self._run = 0
+        self._used = False
 
     def __repr__(self) -> str:
         return "<ControlledLoop of swapco.testing>"
@@ -76,7 +76,6 @@ class ControlledLoop(asyncio.AbstractEventLoop):
     # -- a run
 
     def _begin(self) -> None:
-        self._run += 1
         self._problem = self._handler = None
         self._ready: collections.deque[asyncio.Handle] = collections.deque()
         self._control.callbacks = self._ready
@@ -138,9 +137,7 @@ class ControlledLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """A future of this loop."""
-        future: asyncio.Future[Any] = asyncio.Future(loop=self)
-        future.swapco_run = self._run  # type: ignore[attr-defined]
-        return future
+        return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any) -> Any:
         """A fiber that runs the coroutine."""
@@ -179,6 +176,8 @@ class ControlledLoop(asyncio.AbstractEventLoop):
 
     def get_debug(self) -> bool:
         """False."""
+        # every future asks when it is made
+        self._used = True
         return False
 
     def set_debug(self, enabled: bool) -> None:
@@ -223,8 +222,8 @@ class ControlledLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """An error that nobody else sees: the program's handler gets it, or it fails the run."""
-        if getattr(context.get("future"), "swapco_run", self._run) != self._run:
-            # left behind by an earlier run, and collected only now
+        if not self._running:
+            # about what an earlier run has left behind, and is collected only now
             return
         if self._handler is None:
             self.default_exception_handler(context)

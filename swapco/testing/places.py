@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import inspect
 import linecache
 import os
+import sysconfig
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -16,14 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Place", "depth_of", "is_library", "place_of_exception", "place_of_fiber", "place_of_frame", "suspended"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_LIBRARIES = (
-    _PACKAGE,
-    os.path.dirname(os.path.abspath(inspect.getfile(asyncio))) + os.sep,
-    contextlib.__file__,
-    # of compiled modules
-    "swapco/",
-    "<frozen ",
-)
+# "swapco/": of compiled modules
+_LIBRARIES = (_PACKAGE, "swapco/", "<frozen ")
+_STANDARD = sysconfig.get_path("stdlib") + os.sep
+_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 
 
 class Place(NamedTuple):
@@ -48,8 +42,10 @@ class Place(NamedTuple):
 
 
 def is_library(file: str) -> bool:
-    """Is it a file of swapco or of asyncio, and not of the program?"""
-    return file.startswith(_LIBRARIES)
+    """Is it a file of swapco or of the standard library, and not of the program?"""
+    if file.startswith(_LIBRARIES):
+        return True
+    return file.startswith(_STANDARD) and not any(part in file for part in _INSTALLED)
 
 
 def place_of_frame(frame: FrameType | None) -> Place | None:

@@ -474,9 +474,11 @@ def how_to_replay(result: Result, *, picture: bool = True) -> list[str]:
         return [f"Search again: testing.search({body})"]
     if result.schedule is None:
         return []
+    lines = ["To run this schedule again:"]
+    if result.again:
+        return lines + [f"    {line}" for line in result.again]
     code = result.schedule.code
     short = len(code) <= _CODE
-    lines = ["To run this schedule again:"]
     if result.path is not None:
         lines.append(f"    testing.replay({body}, {str(result.path)!r})")
     if short:

@@ -10,6 +10,7 @@ and replays, never seconds: the same call does the same on a slower machine.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import zlib
@@ -33,6 +34,7 @@ __all__ = [
     "Result",
     "conclude",
     "failure_file",
+    "keep",
     "make_strategy",
     "must_repeat",
     "name_of_body",
@@ -42,6 +44,8 @@ __all__ = [
     "search",
     "verify",
 ]
+
+_log = logging.getLogger("swapco.testing")
 
 #: Schedules that a proof of the minimum may run.
 PROOF_LIMIT = 2_000
@@ -84,6 +88,8 @@ class Result:
     """What happened in the failing schedule, moment by moment."""
     found: tuple[int, int, int] | None = None
     """Decisions, deviations and preemptions of the schedule that was found, before shrinking."""
+    again: tuple[str, ...] = ()
+    """What the report says of how to run the schedule again, if it was not a call of ``search``."""
 
     def __bool__(self) -> bool:
         raise TypeError("a Result is neither true nor false: ask for result.failed, or call result.check()")
@@ -250,10 +256,19 @@ def conclude(
         result.failed = True
         result.exception = error
     if result.failed and save is not False and result.schedule is not None:
-        file = failure_file(result.test) if save is True else FilePath(save)
-        result.schedule.save(file)
-        result.path = str(file)
+        keep(result, failure_file(result.test) if save is True else FilePath(save))
     return result
+
+
+def keep(result: Result, file: FilePath) -> None:
+    """Write the failing schedule.  Where that cannot be done it is logged: the failure is what counts."""
+    assert result.schedule is not None
+    try:
+        result.schedule._replace(test=result.test).save(file)
+    except OSError as error:
+        _log.warning("%s: the failing schedule is not kept in %s: %s (see SWAPCO_FAILURES)", result.test, file, error)
+    else:
+        result.path = str(file)
 
 
 def _tell(program: Program, result: Result, execution: Execution) -> None:
@@ -366,22 +381,24 @@ def replay(
     def session() -> None:
         by_number = Path(wanted.path)
         execution = program.record(program.run(by_number))
+        missed = ""
+        if by_number.diverged:
+            missed = f"decision {by_number.first_divergence} has fewer possibilities than were recorded"
+        elif by_number.left:
+            made = len(wanted.path) - by_number.left
+            missed = f"it has {made} decisions, and decision {len(wanted.path) - 1} was recorded"
         if not _is_failure_of(wanted, execution) and wanted.named:
             by_name = ByName(wanted.named)
             other = program.record(program.run(by_name))
             result.schedules = 2
+            # names are what outlives a change; numbers can fit by chance
+            missed = by_name.missed[0] if by_name.missed else ""
             if _is_failure_of(wanted, other) or (other.failed and not execution.failed):
                 execution = other
-            elif (by_number.diverged or by_number.left) and by_name.missed:
-                result.failed = True
-                result.exception = ReplayDivergence(
-                    f"the schedule does not fit the program any more: {by_name.missed[0]}. Search again"
-                )
-                return
-        elif by_number.diverged and not execution.failed:
+        if missed and not execution.failed:
             result.failed = True
             result.exception = ReplayDivergence(
-                f"decision {by_number.first_divergence} of the schedule is not there any more. Search again"
+                f"the recorded schedule does not fit {result.test}: {missed}. Search again"
             )
             return
         if execution.failed:

@@ -408,6 +408,7 @@ def concurrent_test(
         preempt=kind.preempt,
         max_steps=kind.max_steps,
         save=kind.save,
+        what="machine",
     )
 
     def concurrently(scenario: Scenario) -> None:

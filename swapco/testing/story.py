@@ -501,8 +501,9 @@ def _first_callback(control: Any) -> str:
 
 
 def _start_of(actor: Any) -> Place | None:
-    function = getattr(actor, "function", None)
-    while isinstance(function, functools.partial):
-        function = function.func
+    function: Any = getattr(actor, "function", None)
+    while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
+        # what a decorator has wrapped is what the reader knows
+        function = function.func if isinstance(function, functools.partial) else function.__wrapped__
     code = getattr(getattr(function, "__func__", function), "__code__", None) or getattr(function, "cr_code", None)
     return None if code is None else Place(code.co_filename, code.co_firstlineno, code.co_name)

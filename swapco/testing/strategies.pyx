@@ -6,9 +6,9 @@ None suffices alone; each finds bugs that another one misses:
   actor must not run for long.
 - ``URW`` weighs an actor by how much it still has to do, estimated from runs before: the longer program is not always
   behind.  (Zhao, Wolff, Mathur, Roychoudhury: Selectively uniform concurrency testing, ASPLOS 2025.)
-- ``PCT(depth)`` gives each actor a random priority, lets the highest run, and lowers it at ``depth - 1`` random moments:
-  a bug that needs ``depth`` ordering constraints is found with a known probability.  (Burckhardt, Kothari, Musuvathi,
-  Nagarakatte: A randomized scheduler with probabilistic guarantees of finding bugs, ASPLOS 2010.)
+- ``PCT(depth)`` gives each actor a random priority, lets the highest run, and lowers it at ``depth - 1`` random
+  moments: a bug that needs ``depth`` ordering constraints is found with a known probability.  (Burckhardt, Kothari,
+  Musuvathi, Nagarakatte: A randomized scheduler with probabilistic guarantees of finding bugs, ASPLOS 2010.)
 - ``POS`` gives each pending step a random priority, and a new one to those that race with the step taken.  (Yuan, Yang,
   Gu: Partial order aware concurrency sampling, CAV 2018.)
 - ``Replay`` follows a recorded schedule.

@@ -438,22 +438,57 @@ def test_clean_up_that_waits_is_ended_too() -> None:
     assert steps == [1, 2]
 
 
-def test_a_fiber_that_cannot_be_ended_is_reported() -> None:
+WAITS: dict[str, Callable[[], object]] = {
+    "block": swapco.block,
+    "sleep": lambda: swapco.sleep(1),
+    "yield": lambda: swapco.sleep(0),
+    "point": testing.schedule_point,
+    "event": lambda: swapco.Event().wait(),
+    "lock": lambda: swapco.Lock().acquire() and swapco.sleep(0),
+}
+
+
+@pytest.mark.parametrize("switch", ["native", "greenlet"])
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_fiber_that_cannot_be_ended_is_reported(wait: str, switch: str) -> None:
     def body() -> None:
         def immortal() -> None:
             while True:
                 try:
-                    swapco.block()
+                    WAITS[wait]()
                 except BaseException:
                     pass
 
-        swapco.spawn(immortal)
+        swapco.spawn(immortal, name="immortal")
         swapco.sleep(0)
         raise LookupError
 
-    with pytest.raises(RuntimeError, match="catches BaseException"):
-        testing.search(body, save=False)
+    # who comes back from its points again and again never lets the body go on
+    reason = "StepBoundExceeded" if wait == "point" else "LookupError"
+    with pytest.raises(RuntimeError, match=rf"immortal \(at .*catch BaseException again.*{reason}"):
+        testing.search(body, save=False, switch=switch, max_steps=500)
     assert not testing.search(lambda: swapco.sleep(1), save=False).failed
+
+
+def test_points_of_clean_up_raise_what_ends_the_run() -> None:
+    """So that a loop of clean-up ends as well."""
+    steps: list[str] = []
+
+    def body() -> None:
+        def work() -> None:
+            try:
+                swapco.Event().wait()
+            finally:
+                steps.append("cleans up")
+                testing.schedule_point()
+                steps.append("goes on")
+
+        swapco.spawn(work)
+        swapco.sleep(0)
+        raise LookupError
+
+    assert execute(body).failed
+    assert steps == ["cleans up"]
 
 
 def test_a_run_keeps_nothing_alive() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import queue
 import signal
 import socket
 import threading
@@ -502,8 +503,8 @@ REFUSED = {
     "recv": (of_a_socket("recv", 1), "I/O on a descriptor"),
     "recv_into": (of_a_socket("recv_into", bytearray(1)), "I/O on a descriptor"),
     "accept": (accepts, "I/O on a descriptor"),
-    "create_connection": (connects_a_socket, "I/O on a descriptor"),
-    "open_connection": (connects, "I/O on a descriptor"),
+    "create_connection": (connects_a_socket, "resolving a name"),
+    "open_connection": (connects, "resolving a name"),
     "start_server": (serves, "I/O on a descriptor"),
     "getaddrinfo": (looks_up, "loop.getaddrinfo()"),
     "asyncio.open_connection": (connects_by_asyncio, "loop.create_connection()"),
@@ -546,22 +547,30 @@ def test_a_fiber_that_only_does_io_is_named() -> None:
 
 def test_a_call_from_another_thread_is_refused() -> None:
     errors: list[BaseException] = []
+    loops: queue.SimpleQueue[asyncio.AbstractEventLoop | None] = queue.SimpleQueue()
+    answered = threading.Semaphore(0)
 
-    def body() -> None:
-        loop = asyncio.get_running_loop()
-
-        def other_thread() -> None:
+    def other_thread() -> None:
+        while (loop := loops.get()) is not None:
             try:
                 loop.call_soon_threadsafe(print)
             except BaseException as error:
                 errors.append(error)
+            answered.release()
 
-        thread = threading.Thread(target=other_thread)
-        thread.start()
-        thread.join()
+    def body() -> None:
+        loop = asyncio.get_running_loop()
+        loops.put(loop)
+        answered.acquire()
         loop.call_soon_threadsafe(int)  # from here it is a call_soon
 
-    passes(body)
+    thread = threading.Thread(target=other_thread)
+    thread.start()
+    try:
+        passes(body)
+    finally:
+        loops.put(None)
+        thread.join()
     assert isinstance(errors[0], RealIOError)
     assert "call_soon_threadsafe() from another thread" in str(errors[0])
     assert "in other_thread" in str(errors[0])

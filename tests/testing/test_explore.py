@@ -391,6 +391,32 @@ def test_save_is_a_file_or_nothing(tmp_path: Path) -> None:
     assert load_schedule(file).failure.startswith("AssertionError")
 
 
+def test_the_report_of_a_test_says_what_its_user_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @testing.explore
+    def test() -> None:
+        lost_update()
+
+    with pytest.raises(AssertionError) as caught:
+        test()
+    text = notes(caught.value)
+    assert "the next run of the test begins with it: " in text
+    assert '@testing.explore(replay="' in text
+    assert "SWAPCO_SVG=DIRECTORY" in text
+    assert "testing.replay(" not in text
+    assert "result." not in text
+    assert "starts test," in text
+    assert "body" not in text
+    monkeypatch.setenv("SWAPCO_SVG", str(tmp_path / "pictures"))
+    with pytest.raises(AssertionError) as caught:
+        test()
+    (picture,) = (tmp_path / "pictures").iterdir()
+    assert f"as a picture: {picture}" in notes(caught.value)
+    assert "<svg" in picture.read_text()
+    with pytest.raises(AssertionError) as caught:
+        testing.check(lost_update, save=False)
+    assert 'testing.check(..., replay="' in notes(caught.value)
+
+
 def test_replay_runs_one_schedule(tmp_path: Path) -> None:
     found = testing.search(lambda: lost_update(3), save=tmp_path / "x.json")
     assert found.schedule is not None
@@ -406,7 +432,8 @@ def test_replay_runs_one_schedule(tmp_path: Path) -> None:
             test()
         assert "Replayed" in notes(caught.value)
         assert len(runs) <= 3
-    passing = testing.check(lambda: correct(3), replay=found.schedule)
+    with pytest.warns(testing.StaleSchedule, match="the schedule of replay= passes: remove it"):
+        passing = testing.check(lambda: correct(3), replay=found.schedule)
     assert passing.strategy == "replay"
     assert passing.schedules <= 2
 

@@ -309,6 +309,57 @@ def test_a_schedule_that_fits_no_more_is_a_divergence() -> None:
     assert "adder" in str(result.exception)
 
 
+@pytest.mark.parametrize("schedule", ["9", "0:9", "1,1,1,1,1,1,1", [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]])
+def test_a_code_of_another_program_is_a_divergence(schedule: Any) -> None:
+    """It must not pass for a schedule that shows nothing."""
+    result = testing.replay(locked_update, schedule)
+    assert isinstance(result.exception, testing.ReplayDivergence)
+    assert "locked_update" in str(result.exception)
+
+
+def test_a_file_of_another_program_is_a_divergence() -> None:
+    """Its numbers fit by chance; its fibers have other names."""
+
+    def others() -> None:
+        swapco.wait([swapco.spawn(testing.schedule_point, name=name) for name in "xyz"])
+
+    found = testing.search(lost_update, save=False)
+    assert found.schedule is not None
+    result = testing.replay(others, found.schedule)
+    assert isinstance(result.exception, testing.ReplayDivergence)
+    assert "adder" in str(result.exception)
+
+
+def test_a_failure_is_told_where_its_schedule_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SWAPCO_FAILURES", str(tmp_path / "file"))
+    result = testing.search(lost_update)
+    assert isinstance(result.exception, AssertionError)
+    assert result.path is None
+    assert "is not kept in" in caplog.text
+
+    @testing.explore
+    def test() -> None:
+        lost_update()
+
+    with pytest.raises(AssertionError, match="test_a_failure_is_told"):
+        test()
+
+
+def test_what_only_makes_an_object_is_no_body() -> None:
+    def generator() -> Any:
+        yield
+
+    async def asynchronous_generator() -> Any:
+        yield
+
+    for body in (generator, asynchronous_generator, dict):
+        with pytest.raises(TypeError, match="only makes an object"):
+            testing.search(body)
+
+
 def test_a_repaired_program_passes_its_replay() -> None:
     found = testing.search(lost_update, save=False)
     assert found.schedule is not None
