@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import socket as _socket
+from ._core.errors import NotInFiber
+from ._loop.compat import get_running_loop
 from ._loop.poller import require_io
 from ._streams.reader import StreamReader
 from ._streams.server import Server, no_delay
@@ -198,8 +200,7 @@ def start_server(
     names.  Errors: OSError if an address cannot be bound to; ValueError for arguments that contradict each other,
     and for ``ssl=``: TLS comes with a later release.
     """
-    _refuse_tls(ssl)
-    require_io()
+    _may_serve("start_server", ssl)
     if sock is not None:
         if host is not None or port is not None:
             raise ValueError("host/port and sock can not be specified at the same time")
@@ -234,8 +235,7 @@ def start_unix_server(
     A socket that is left at ``path`` by somebody else is replaced; with ``cleanup_socket`` the server's own is
     removed when the server is closed.
     """
-    _refuse_tls(ssl)
-    require_io()
+    _may_serve("start_unix_server", ssl)
     unlink = None
     if sock is not None:
         if path is not None:
@@ -339,6 +339,16 @@ def _unix_listener(name: str | bytes) -> Any:
 
 
 # --------------------------------------------------------------------------------------------- arguments
+
+
+def _may_serve(caller: str, ssl: object) -> None:
+    _refuse_tls(ssl)
+    if get_running_loop() is None:
+        raise NotInFiber(
+            f"{caller}() needs a running event loop in this thread: call it from swapco.run(main), or from a fixture "
+            "that runs one"
+        )
+    require_io()
 
 
 def _refuse_tls(ssl: object) -> None:

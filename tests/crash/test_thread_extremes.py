@@ -349,10 +349,18 @@ def sleeps_in_the_kernel():
 gate = threading.Event()
 
 def main():
+    # not dump_traceback_later(): that reads frames without the GIL, while they come and go, and may crash
+    def dumps():
+        while not worked.wait(0.001):
+            faulthandler.dump_traceback(all_threads=True)
+
     fibers = [spawn(waits_in_swapco, thread=True), detached(sleeps_in_the_kernel)]
-    faulthandler.dump_traceback_later(0.001, repeat=True)
+    worked = threading.Event()
+    observer = threading.Thread(target=dumps)
+    observer.start()
     assert mixed_work()
-    faulthandler.cancel_dump_traceback_later()
+    worked.set()
+    observer.join()
     say("here", file=sys.stderr)
     faulthandler.dump_traceback(all_threads=True)
     gate.set()

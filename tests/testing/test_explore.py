@@ -521,7 +521,8 @@ def test_a_suite_under_pytest(tmp_path: Path) -> None:
     assert "explore.py" not in first.text, "only the program's frames are shown"
     second = run_pytest(tmp_path, SUITE, "-n", "0")
     assert second.outcomes == first.outcomes
-    assert second.text.count("Replayed") == 4
+    assert "Replayed" in second.text
+    assert "Found after" not in second.text, "nothing was searched"
     assert failure_files(tmp_path) == files
     repaired = run_pytest(tmp_path, SUITE.replace("lost_update", "correct"), "-n", "0", "-k", "param or method")
     assert repaired.outcomes["passed"] == 4, repaired.text
