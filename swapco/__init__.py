@@ -5,7 +5,8 @@ This module only re-exports.  ``swapco.socket`` and ``swapco.lowlevel`` are modu
 
 from asyncio import BrokenBarrierError, TimeoutError
 
-from . import from_thread, lowlevel
+from . import from_thread
+from . import lowlevel as lowlevel
 from ._core.errors import (
     CancelledError,
     ChannelClosed,
