@@ -80,12 +80,14 @@ class Fault:
     """Something that is wrong with a network, until ``heal``; made by the methods of ``MemoryNetwork``."""
 
     def __init__(
-        self, network: MemoryNetwork, kind: str, host: str | bytes | None, port: int | None, amount: Any = None
+        self, network: MemoryNetwork, kind: str, host: str | bytes | None, port: int | str | None, amount: Any = None
     ) -> None:
+        if host is not None and not isinstance(host, str | bytes):
+            raise TypeError(f"host is a name or an address (None: any), not {host!r}")
         self._network = network
         self._kind = kind
         self._host = LOOPBACK[AF_INET] if host == "localhost" else host
-        self._port = port
+        self._port = None if port is None else _port_number(port)
         self._amount = amount
         self._network._faults.append(self)
 

@@ -325,7 +325,8 @@ def must_repeat(program: Program, before: Execution) -> None:
 
 _CAUSES = (
     "Something besides the schedule decides what the program does: the clock, random numbers, the order of a set, a "
-    "thread, or what an earlier run left behind (make what it uses inside the body)"
+    "thread, or what an earlier run left behind (make what it uses inside the body: the fixtures of a test, and self, "
+    "are the same for all of its schedules)"
 )
 
 

@@ -1320,6 +1320,12 @@ def test_faults_that_make_no_sense() -> None:
     for seconds in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="0 or more"):
             net.delay(seconds)
+    with pytest.raises(TypeError, match="host is a name or an address"):
+        net.partition(3)  # type: ignore[arg-type]
+    with pytest.raises(OverflowError, match="port must be"):
+        net.refuse("db", 70_000)
+    with net.refuse("db", "5000") as fault:  # type: ignore[arg-type]
+        assert fault.covers(("db", 5000))
     with pytest.raises(TypeError, match="only a connection in memory"):
         net.reset(None)  # type: ignore[arg-type]
     assert repr(net) == "<MemoryNetwork listening=0 connections=0>"
