@@ -97,6 +97,8 @@ def summary(result: Result, width: int = _WIDTH) -> list[str]:
     if not result.failed:
         first = f"swapco.testing: {test} passed {schedules}{_origin(result)}"
         more = "These are all there are, within the bounds." if result.exhausted else ""
+        if result.exhaustive and not result.exhausted:
+            more = "These are not all there are: schedules= is the limit."
     elif isinstance(error, UncontrolledNondeterminism):
         first = f"swapco.testing: {test} depends on more than the schedule"
         more = f"Noticed after {schedules}{_origin(result)}."

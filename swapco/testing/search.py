@@ -68,6 +68,8 @@ class Result:
     """How many schedules were run until the first failure, or in all."""
     strategy: str = ""
     seed: int = 0
+    exhaustive: bool = False
+    """The strategy was to run every schedule within its bounds."""
     exhausted: bool = False
     """Every schedule within the bounds was run, or shown to repeat another one."""
     preemptions: int = 0
@@ -191,6 +193,7 @@ def _explored(
     if not isinstance(result.seed, int):
         raise TypeError(f"a seed is a whole number, not {result.seed!r}")
     program.footprints = strategy.footprints
+    result.exhaustive = strategy.exhaustive
 
     def session() -> Execution | None:
         strategy.start(result.seed)

@@ -102,6 +102,7 @@ def test_verify_finds_the_simplest_failure_first() -> None:
 def test_verify_says_when_the_limit_did_not_suffice() -> None:
     result = testing.verify(locked_update, preemption_bound=None, schedules=5, save=False)
     assert (result.failed, result.exhausted, result.schedules) == (False, False, 5)
+    assert "These are not all there are" in result.report
 
 
 def test_dpor_runs_fewer_schedules_and_proves_the_same() -> None:
