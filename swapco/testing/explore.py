@@ -65,7 +65,7 @@ _CODE = 160
 
 
 class StaleSchedule(UserWarning):
-    """The schedule that ``replay=`` names does not fit the program any more; the search has started again."""
+    """The schedule that ``replay=`` names passes, or does not fit the program any more: nothing is gained by it."""
 
 
 @overload
@@ -110,8 +110,8 @@ def explore(
 
     ``verify=True`` runs every schedule with at most ``preemption_bound`` preemptions (``strategy`` is "dfs" or "dpor"),
     and fails if ``schedules`` (100,000) do not suffice.  ``replay`` is a file or the code of a report: only that
-    schedule is run; if it does not fit any more, a ``StaleSchedule`` warning says where, and the search
-    starts again.  ``save``: the file for a failing schedule, which the next run tries first; True is one named
+    schedule is run; a ``StaleSchedule`` warning says if it passes, or where it does not fit any more, and then the
+    search starts again.  ``save``: the file for a failing schedule, which the next run tries first; True is one named
     after the test below ``.swapco``, or ``$SWAPCO_FAILURES``; False none.  The rest is as for ``search``.
 
     ``$SWAPCO_SCHEDULES`` replaces ``schedules`` (``5000``) or multiplies it (``10x``) in all tests but those that
