@@ -18,6 +18,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import greenlet
@@ -27,6 +28,8 @@ from helpers import Logged
 import swapco
 from swapco._core.fiber import FiberCore
 from swapco._loop.poller import Poller
+
+TESTS = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+#: Tests of plain Python, the same whatever interpreter and compiled modules there are: marked ``once``.
+ONCE = ("model/", "testing/test_exhaust", "testing/test_dpor", "testing/test_linearizability", "unit/test_benchmarks")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.relative_to(TESTS).as_posix().startswith(ONCE):
+        item.add_marker("once")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
