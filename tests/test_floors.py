@@ -21,7 +21,10 @@ PACKAGE = ROOT / "swapco"
 
 FLOORS: list[tuple[str, ...]] = [
     # the core: no event loop in here
-    ("_core", "_core.errors", "_core.states", "_core.wait", "_core.clock", "_core.policy", "_core.reasons"),
+    (
+        "_core", "_core.errors", "_core.states", "_core.wait", "_core.clock", "_core.policy", "_core.reasons",
+        "_core.frames",
+    ),
     ("_core.instrument", "_core.futex", "_core.affinity", "_core.switch", "_core.hub"),
     ("_core.placement", "_core.greenlet_switch", "_core.native_switch"),
     ("_core.slot", "_core.backends"),

@@ -39,7 +39,6 @@ offload in a callback of the loop (one more turn of the loop for each call).
 
 import collections
 import logging
-import sys
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -52,6 +51,7 @@ from .states cimport *
 from .switch cimport Stack, thread_context_assign
 
 from .errors import NotInFiber
+from .frames import frames_of_threads
 
 cdef extern from "calls.h":
     PyObject *swapco_call(PyObject *fn, PyObject *args)
@@ -77,7 +77,7 @@ cdef class LentStack(ThreadStack):
     cdef object frame(self):
         if self.worker is None:
             return None
-        return sys._current_frames().get(self.worker.ident)
+        return frames_of_threads().get(self.worker.ident)
 
 
 cdef class _WorkerMain:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
+
+from .._core.frames import frames_of_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ def outside_sources(
         found.append(f"{len(tasks)} asyncio tasks")
     # every thread that runs Python code, also those that threading does not know
     quiet = {thread.ident for thread in threading.enumerate() if isinstance(thread, QuietThread)}
-    threads = len(sys._current_frames().keys() - quiet) - 1 - own_threads
+    threads = len(frames_of_threads().keys() - quiet) - 1 - own_threads
     if threads > 0:
         found.append(f"{threads} other threads")
     if threading.current_thread() is threading.main_thread():

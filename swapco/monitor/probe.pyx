@@ -29,7 +29,6 @@ program's system calls); ctypes and the ``time`` module instead of this file (ea
 up, which wakes the very thread that is looked at).
 """
 
-import sys
 import weakref
 
 from cpython.object cimport PyObject
@@ -37,6 +36,8 @@ from posix.time cimport CLOCK_MONOTONIC
 
 from .._core.fiber cimport FiberCore
 from .._core.scheduler cimport Scheduler
+
+from .._core.frames import frames_of_threads
 
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock
@@ -244,7 +245,7 @@ cdef class Probe:
         cdef list found = []
         cdef object frame = None
         if self.scheduler.slot.home is not None:
-            frame = sys._current_frames().get(self.scheduler.slot.home.ident)
+            frame = frames_of_threads().get(self.scheduler.slot.home.ident)
         while frame is not None:
             found.append((frame.f_code, frame.f_globals, frame.f_lineno))
             frame = frame.f_back

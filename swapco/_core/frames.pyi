@@ -1,0 +1,3 @@
+from types import FrameType
+
+def frames_of_threads() -> dict[int, FrameType]: ...
