@@ -25,9 +25,10 @@ ACTS: dict[str, tuple[str, Callable[[], object]]] = {
     "run": ("starting a process", lambda: subprocess.run(["true"], check=True)),
     "system": (r"os.system\(\)", lambda: os.system("true")),
     "fork": (r"os.fork\(\)", lambda: os.fork()),
-    "thread": ("starting a thread", lambda: threading.Thread(target=print).start()),
-    "timer": ("starting a thread", lambda: threading.Timer(1, print).start()),
 }
+if sys.version_info >= (3, 12):
+    ACTS["thread"] = ("starting a thread", lambda: threading.Thread(target=print).start())
+    ACTS["timer"] = ("starting a thread", lambda: threading.Timer(1, print).start())
 if sys.version_info >= (3, 13):
     ACTS["sleep"] = (r"time.sleep\(\)", lambda: time.sleep(0.001))
 
