@@ -5,8 +5,8 @@ controlled run goes on in the calling thread: connecting sockets, resolving name
 sleeping in real time.  They raise RealIOError where the program calls them.  Files may be read: modules are, too.
 
 ``time.sleep`` would not decide anything, but cost its time in every schedule.  In what runs in place of a kernel thread
-(``to_thread``, thread fibers) it is allowed: there it belongs.  (Threads are announced from CPython 3.12 on, and sleeping
-from 3.13 on.)
+(``to_thread``, thread fibers) it is allowed: there it belongs.  (Threads are announced from CPython 3.12 on, and
+sleeping from 3.13 on.)
 
 A hook cannot be removed.  It is added when the first controlled run begins, and costs other code some 50 ns for each
 event.  Rejected: replacing functions of the standard library, which misses who has imported them by name.
