@@ -45,8 +45,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.seed = random.SystemRandom().randrange(2**32)
 
 
-#: Tests of plain Python, the same whatever interpreter and compiled modules there are: marked ``once``.
-ONCE = ("model/", "testing/test_exhaust", "testing/test_dpor", "testing/test_linearizability", "unit/test_benchmarks")
+#: Tests that say the same on every interpreter, of plain Python or of orders that a strategy alone decides: marked
+#: ``once``, like single tests elsewhere.  CI runs them on the last Python only.
+ONCE = (
+    "model/",
+    "testing/test_dpor",
+    "testing/test_exhaust",
+    "testing/test_linearizability",
+    "testing/test_models",
+    "testing/test_mutants",
+    "testing/test_own_primitives",
+    "testing/test_trust",
+    "unit/test_benchmarks",
+)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -59,7 +70,14 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # what exists by now is no test's leak, and needs no look by each test's garbage collections
+    forget_what_exists()
+
+
+def forget_what_exists() -> None:
+    """What is there by now is no leak of a later test.
+
+    Nor need each garbage collection of a later test look at it: in a long session that took most of the time.
+    """
     gc.collect()
     gc.freeze()
 
@@ -95,7 +113,7 @@ def leftovers() -> dict[str, set[Any]]:
             descriptors.add((name, os.readlink(f"/proc/self/fd/{name}")))
         except FileNotFoundError:  # that of this very listing
             pass
-    objects = gc.get_objects()
+    objects = [o for o in gc.get_objects() if isinstance(o, (FiberCore, Poller, greenlet.greenlet))]
     return {
         "live fibers": {repr(o) for o in objects if isinstance(o, FiberCore) and not o.done()},
         "pollers with registrations": {repr(o) for o in objects if isinstance(o, Poller) and o.registered},
@@ -130,6 +148,7 @@ def fibers(request: pytest.FixtureRequest, warmed_up: None) -> Iterator[Logged]:
         left = {kind: after[kind] - before[kind] for kind in before if after[kind] - before[kind]}
         assert not left, f"the test left something behind: {left}"
         assert not logged.records, f"asyncio logged errors: {logged.take()}"
+        gc.freeze()
     finally:
         logger.removeHandler(logged)
 

@@ -72,15 +72,17 @@ def wait_until(condition: Callable[[], object], what: str = "the condition") -> 
         swapco.sleep(0.001)
 
 
-def into_the_inbox(fiber: Any, let_go: Callable[[], object]) -> None:
-    """Let a detached fiber go, and keep the slot until it has asked for it.
+def into_the_inbox(fiber: swapco.Fiber[Any], let_go: Callable[[], object]) -> None:
+    """Let a detached fiber go, and keep the slot until it has asked for it."""
+    scheduler = fiber.scheduler
 
-    Nothing shows that but a reference: the inbox, where it waits until the owner of the slot looks there, has one.
-    """
-    before = sys.getrefcount(fiber)
+    def posted() -> float:
+        return scheduler.statistics()["posted"]
+
+    before = posted()
     let_go()
     give_up = time.monotonic() + SOON_S
-    while sys.getrefcount(fiber) == before:
+    while posted() == before:
         assert time.monotonic() < give_up, f"{fiber} did not come to the inbox within {SOON_S} s"
         time.sleep(0.001)
 

@@ -284,16 +284,23 @@ cdef class Slot:
         return None if self.cpu < 0 else self.cpu
 
     def statistics(self) -> dict:
-        """Counters since the slot was made.
+        """Counters since the slot was made, and what is now.
 
-        ``lends``: home gave the slot to a worker; ``handoffs``: a worker gave it to another one; ``revoked_by_*``: who
-        took it from a worker that did not come back; ``taken_back``: how many of those came back before home had
-        noticed; ``detaches``: how many fibers ran on without the slot, ``false_detaches``: were back within a tick;
-        ``reattaches``: came back for more, ``detached_s``: after how many seconds, altogether; ``ticks``: looks of the
-        monitor.
+        Now: ``workers``, the kernel threads beside home; ``posted``, the fibers in the inbox, which ask for their turn.
+        Counters: ``lends``: home gave the slot to a worker; ``handoffs``: a worker gave it to another one;
+        ``revoked_by_*``: who took it from a worker that did not come back; ``taken_back``: how many of those came back
+        before home had noticed; ``detaches``: how many fibers ran on without the slot, ``false_detaches``: were back
+        within a tick; ``reattaches``: came back for more, ``detached_s``: after how many seconds, altogether;
+        ``ticks``: looks of the monitor.
         """
+        cdef int posted = 0
+        cdef PyObject *at = self.inbox_head
+        while at != NULL:
+            posted += 1
+            at = (<Postable>at).post_next
         return {
             "workers": len(self.others),
+            "posted": posted,
             "lends": self.lends,
             "handoffs": self.handoffs,
             "detaches": self.detaches,

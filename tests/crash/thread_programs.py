@@ -110,7 +110,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.fixture(params=VARIANTS)
+# the debug hooks are those of every Python, and as slow
+@pytest.fixture(params=["plain", pytest.param("development mode", marks=pytest.mark.once)])
 def run_program_in_variant(request: pytest.FixtureRequest) -> Run:
     """Run a program to its end; check its exit code, and that nobody complained."""
     flags = VARIANTS[request.param]

@@ -51,6 +51,7 @@ def available_kib() -> int:
     return 0
 
 
+@pytest.mark.once
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(available_kib() < 8 << 20, reason="takes 5 GiB of memory")
 def test_half_a_million_fibers_are_parked_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -509,6 +509,7 @@ def test_verified():
 """
 
 
+@pytest.mark.once
 def test_a_suite_under_pytest(tmp_path: Path) -> None:
     first = run_pytest(tmp_path, SUITE, "-n", "2")
     assert first.outcomes == {"failed": 4, "passed": 3, "skipped": 1, "xfailed": 2}, first.text

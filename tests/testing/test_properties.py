@@ -369,6 +369,7 @@ def test_passing(fibers):
 """
 
 
+@pytest.mark.once
 def test_a_property_under_pytest(tmp_path: Path) -> None:
     first = run_pytest(tmp_path, SUITE, "-n", "2")
     assert first.outcomes == {"failed": 1, "passed": 1}, first.text

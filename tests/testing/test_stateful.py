@@ -583,6 +583,7 @@ TestGood.settings = settings(max_examples=20, deadline=None)
 """
 
 
+@pytest.mark.once
 def test_machines_under_pytest(tmp_path: Path) -> None:
     first = run_pytest(tmp_path, SUITE, "-n", "2")
     assert first.outcomes == {"failed": 1, "passed": 1}, first.text
