@@ -30,6 +30,7 @@ for a bound on deviations (delay bounding: most schedules with few preemptions b
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,7 +52,7 @@ NOWHERE = 1 << 62
 HASH_MASK = (1 << 64) - 1
 
 
-class Enumeration:
+class Enumeration(ABC):
     """Schedules, one after the other: what every exhaustive search has in common.
 
     ``for chooser in search: search.record(execute(chooser))`` runs them all.  Every chooser's run must be recorded
@@ -67,20 +68,20 @@ class Enumeration:
         """Decisions of these runs: the nodes of the search."""
 
     @property
+    @abstractmethod
     def exhausted(self) -> bool:
         """Nothing is left to run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_chooser(self) -> Chooser | None:
         """For the next run; None when all have been run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, execution: Execution) -> None:
         """What came of it.
 
         Errors: ``UncontrolledNondeterminism`` when the run differs from the one that it should repeat.
         """
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[Chooser]:
         while (chooser := self.next_chooser()) is not None:

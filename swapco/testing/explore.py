@@ -39,7 +39,7 @@ from .candidates import find, in_example, memory_of, quickly
 from .control import Strategy
 from .errors import ReplayDivergence
 from .execution import Program
-from .schedule import Schedule, load_schedule
+from .schedule import SHORT_CODE, Schedule, load_schedule
 from .search import (
     Result,
     conclude,
@@ -60,8 +60,6 @@ File: TypeAlias = str | os.PathLike[str]
 Recorded: TypeAlias = File | Schedule | Sequence[int]
 
 _log = logging.getLogger("swapco.testing")
-#: Longer codes are in the file only.
-_CODE = 160
 
 
 class StaleSchedule(UserWarning):
@@ -246,7 +244,7 @@ class Plan:
         if result.path is not None:
             yield f"the next run of the test begins with it: {result.path}"
         code = result.schedule.code
-        if self.what == "machine" or len(code) > _CODE:
+        if self.what == "machine" or len(code) > SHORT_CODE:
             return
         if self.what == "check":
             yield f'testing.check(..., replay="{code}")  # for this example only'

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from .errors import LostWakeup, ReplayDivergence, StepBoundExceeded, UncontrolledNondeterminism
 from .places import Place
+from .schedule import SHORT_CODE
 from .segments import Segment, cycle_of, segments_of, waits_at_end
 from .story import HANDOFF, LOOP, Ending, Moment, Story, Wait, headline_of
 
@@ -69,8 +70,6 @@ _NAME = 30
 _HEADLINE = 300
 #: Deviations that are shown with the lines around them.
 _WITH_CONTEXT = 4
-#: The longest code of a schedule that anybody would copy.
-_CODE = 200
 
 
 def text_report(result: Result) -> str:
@@ -480,7 +479,7 @@ def how_to_replay(result: Result, *, picture: bool = True) -> list[str]:
     if result.again:
         return lines + [f"    {line}" for line in result.again]
     code = result.schedule.code
-    short = len(code) <= _CODE
+    short = len(code) <= SHORT_CODE
     if result.path is not None:
         lines.append(f"    testing.replay({body}, {str(result.path)!r})")
     if short:

@@ -22,8 +22,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
-__all__ = ["Named", "Schedule", "load_schedule"]
+__all__ = ["SHORT_CODE", "Named", "Schedule", "load_schedule"]
 
+#: The longest code that anybody would copy out of a report.
+SHORT_CODE = 160
 _FORMAT = 1
 #: Decisions that a code may have.
 _MOST_DECISIONS = 5_000_000
