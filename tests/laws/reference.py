@@ -4,7 +4,7 @@ It knows nothing of stacks, loops and threads: a fiber has a token and a wait, t
 of it, and an inbox.  A fiber *is* its wait's winner's business from ``yield`` to ``yield``.
 
 What happens outside is posted to the inbox; the slot looks there before it takes a fiber, before it makes one ready,
-and before a handoff.  A resume wins the wait where it is made, a cancellation where the slot finds it.
+before a handoff, and when its owner cancels a fiber, whatever that one does.  A resume wins the wait where it is made, a cancellation where the slot finds it.
 """
 
 from __future__ import annotations
@@ -241,9 +241,11 @@ class Reference:
         f.cancel_pending = True
         if foreign:
             self.post(f)
-        elif f.state == "BLOCKED" and f.wait in ("bare", "primitive"):
+            return True
+        self.drain_inbox()
+        if f.state == "BLOCKED" and f.wait in ("bare", "primitive"):
             self.win(f, "cancel")
-            self.make_ready(f)
+            self.admit(f)
         return True
 
     def uncancel(self, f: _Fiber) -> int:

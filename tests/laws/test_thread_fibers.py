@@ -91,6 +91,16 @@ def test_many_fibers_and_short_programs(plan: Plan) -> None:
         3,
     )
 )
+# a fiber that cancels itself sees the cancellation from outside of one that joins it
+@example(
+    Plan(
+        (
+            ordinary(Op("yield"), Op("cancel", 1, foreign=True), Op("cancel", 0)),
+            threaded(Op("join", 0)),
+        ),
+        2,
+    )
+)
 @given(plans(foreign=True, threads=True))
 @law(50)
 def test_from_another_thread_too(foreigner: Foreigner, plan: Plan) -> None:

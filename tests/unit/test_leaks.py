@@ -233,13 +233,15 @@ def test_the_memory_of_the_process_does_not_grow() -> None:
             lot.unpark_all()
             swapco.wait(fibers)
 
-        for _ in range(30):
-            swapco.run(main)
-        gc.collect()
+        def runs(count):
+            for _ in range(count):
+                swapco.run(main)
+                # with the loop, a quarter of a megabyte: how many are there at a time must not be left to chance
+                gc.collect()
+
+        runs(30)
         before = resident()
-        for _ in range(150):
-            swapco.run(main)
-        gc.collect()
+        runs(150)
         print(resident() - before)
         """,
         timeout_s=60,
