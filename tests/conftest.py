@@ -26,6 +26,7 @@ import pytest
 from helpers import Logged
 
 import swapco
+from swapco._core import affinity
 from swapco._core.fiber import FiberCore
 from swapco._loop.poller import Poller
 
@@ -117,11 +118,10 @@ def leftovers() -> dict[str, set[Any]]:
     return {
         "live fibers": {repr(o) for o in objects if isinstance(o, FiberCore) and not o.done()},
         "pollers with registrations": {repr(o) for o in objects if isinstance(o, Poller) and o.registered},
-        "greenlets": {
-            repr(o) for o in objects if isinstance(o, greenlet.greenlet) and o.parent and not o.dead
-        },
+        "greenlets": {repr(o) for o in objects if isinstance(o, greenlet.greenlet) and o.parent and not o.dead},
         "file descriptors": descriptors,
         "threads": {repr(thread) for thread in threading.enumerate()},
+        "pinned threads": set(affinity._masks),
     }
 
 
@@ -133,11 +133,11 @@ def warmed_up() -> None:
 
 @pytest.fixture
 def fibers(request: pytest.FixtureRequest, warmed_up: None) -> Iterator[Logged]:
-    """The test leaves no live fiber, registration, greenlet, descriptor or thread, and logs no error."""
+    """The test leaves no live fiber, registration, greenlet, descriptor or pinned thread, and logs no error."""
     logged = Logged()
     logger = logging.getLogger("asyncio")
     logger.addHandler(logged)
-    gc.collect()
+    forget_what_exists()
     before = leftovers()
     try:
         yield logged
@@ -148,7 +148,6 @@ def fibers(request: pytest.FixtureRequest, warmed_up: None) -> Iterator[Logged]:
         left = {kind: after[kind] - before[kind] for kind in before if after[kind] - before[kind]}
         assert not left, f"the test left something behind: {left}"
         assert not logged.records, f"asyncio logged errors: {logged.take()}"
-        gc.freeze()
     finally:
         logger.removeHandler(logged)
 

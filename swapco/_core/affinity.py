@@ -29,7 +29,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Set
 
-__all__ = ["allowed_cpus", "current_cpu", "pin", "pinned", "unpin"]
+__all__ = ["allowed_cpus", "current_cpu", "forget", "pin", "pinned", "unpin"]
 
 if not hasattr(os, "sched_setaffinity"):
     raise ImportError("swapco binds kernel threads to CPUs with sched_setaffinity(2): it needs Linux")
@@ -94,6 +94,11 @@ def unpin(thread_id: int, *, leave: bool = False) -> None:
     except ProcessLookupError:
         _masks.pop(thread_id, None)
         raise
+    _masks.pop(thread_id, None)
+
+
+def forget(thread_id: int) -> None:
+    """Who pinned a kernel thread says that it ends, and needs no ``unpin``: its id may be another thread's soon."""
     _masks.pop(thread_id, None)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 
-from .affinity import allowed_cpus, current_cpu, pin, unpin
+from .affinity import allowed_cpus, current_cpu, forget, pin, unpin
 
 __all__ = ["REST_S", "Placement"]
 
@@ -55,6 +55,10 @@ class Placement:
             unpin(thread_id, leave=True)
         except OSError:
             pass
+
+    def forget(self, thread_id: int) -> None:
+        """A worker's thread ends, pinned or not."""
+        forget(thread_id)
 
     def rest(self, home: int) -> None:
         """Unpin home for a while."""

@@ -159,6 +159,7 @@ cdef class Slot:
     cdef int ask_placement(self, str what, long thread_id, int cpu=*) noexcept
     cdef int place(self, Worker worker) noexcept
     cdef int displace(self, Worker worker) noexcept
+    cdef int unplace(self, Worker worker) noexcept
     cdef int rest(self) noexcept
     cdef int void(self) noexcept
     cdef bint is_void(self) noexcept

@@ -365,6 +365,7 @@ cdef class Slot:
         """Its thread has ended, or will not come back."""
         self.others.remove(worker)
         self.free_ids.append(worker.c.id)
+        self.unplace(worker)
         return 0
 
     cdef int prepare(self) except -1:
@@ -389,6 +390,7 @@ cdef class Slot:
     cdef int worker_returns(self, Worker worker) noexcept:
         """Its thread ends as it should."""
         swapco_worker_is_here(NULL)
+        self.unplace(worker)
         return 0
 
     cdef bint has_ended(self, Worker worker) noexcept:
@@ -527,6 +529,13 @@ cdef class Slot:
             worker.placement = 0
             worker.c.displaced = 0
             self.ask_placement("let_go", worker.native_id)
+        return 0
+
+    cdef int unplace(self, Worker worker) noexcept:
+        """Its thread ends."""
+        if worker.placement:
+            worker.placement = 0
+            self.ask_placement("forget", worker.native_id)
         return 0
 
     cdef int rest(self) noexcept:

@@ -4,7 +4,8 @@ It knows nothing of stacks, loops and threads: a fiber has a token and a wait, t
 of it, and an inbox.  A fiber *is* its wait's winner's business from ``yield`` to ``yield``.
 
 What happens outside is posted to the inbox; the slot looks there before it takes a fiber, before it makes one ready,
-before a handoff, and when its owner cancels a fiber, whatever that one does.  A resume wins the wait where it is made, a cancellation where the slot finds it.
+before a handoff, and when its owner cancels a fiber, whatever that one does.  A resume wins the wait where it is made,
+a cancellation where the slot finds it.
 """
 
 from __future__ import annotations

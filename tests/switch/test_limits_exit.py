@@ -53,6 +53,7 @@ def works():
 """
 
 VARIANTS: dict[str, dict[str, str]] = {"plain": {}, "debug allocator": {"PYTHONMALLOC": "debug"}}
+IN_EACH_VARIANT = pytest.mark.parametrize("variant", ["plain", pytest.param("debug allocator", marks=pytest.mark.once)])
 
 
 def ends(program: str, code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -64,7 +65,7 @@ def ends(program: str, code: int = 0, env: dict[str, str] | None = None) -> subp
     return result
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@IN_EACH_VARIANT
 @pytest.mark.parametrize(
     ("how", "code"),
     [
@@ -90,7 +91,7 @@ def test_fibers_that_a_closed_loop_cancels_run_their_finally_blocks(switch: str)
     ends("run(park)\nassert len(left) == 100, left")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@IN_EACH_VARIANT
 @pytest.mark.parametrize(
     "end",
     [
@@ -263,7 +264,7 @@ run(main)
 """)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@IN_EACH_VARIANT
 def test_loops_in_many_threads(variant: str, switch: str) -> None:
     ends(
         """
@@ -290,7 +291,7 @@ assert len(left) == 24 * 20
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@IN_EACH_VARIANT
 def test_threads_that_end_with_parked_fibers(variant: str, switch: str) -> None:
     ends(
         """
@@ -316,7 +317,7 @@ run(works)
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@IN_EACH_VARIANT
 @pytest.mark.parametrize("busy", ["sleep(0)", "deep(20, lambda: sleep(0))", "sleep(3600)", "time.sleep(3600)"])
 def test_daemon_threads_at_the_end(busy: str, variant: str, switch: str) -> None:
     ends(

@@ -78,6 +78,7 @@ def notes(error: BaseException) -> str:
 # ---------------------------------------------------------------------------------------------- check in examples
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", range(10))
 def test_scenario_and_schedule_are_minimal(number: int) -> None:
     last: list[Operations] = []

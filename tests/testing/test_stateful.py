@@ -144,6 +144,7 @@ def smaller(scenario: Scenario) -> Iterator[Scenario]:
 # ------------------------------------------------------------------------------------------- found and minimised
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("machine", [BadQueue, BadCounter])
 @pytest.mark.parametrize("first", [0, 5])
 def test_scenario_and_schedule_are_minimal(machine: Any, first: int) -> None:
