@@ -299,7 +299,7 @@ def test_the_innermost_frame_may_be_that_of_a_generator_or_below_c_code(switch: 
 
 @pytest.fixture
 def no_collections() -> Iterator[None]:
-    """CPython before 3.13 may wait for itself when a collection begins inside sys._current_frames(): issue 106883."""
+    """CPython before 3.11.9 may wait for itself when a collection begins inside sys._current_frames(): issue 106883."""
     gc.disable()
     yield
     gc.enable()

@@ -35,7 +35,20 @@ class Ticket:
             block()
 
 
-class Semaphore:
+class Held:
+    """Held in a ``with``."""
+
+    acquire: Callable[[], None]
+    release: Callable[[], None]
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class Semaphore(Held):
     """A line of tickets; a permit that is given back goes to the first one, and never through ``value``."""
 
     def __init__(self, value: int = 1) -> None:
@@ -71,12 +84,6 @@ class Semaphore:
             self.line.popleft().serve()
         else:
             self.value += 1
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
 
 
 class LooksThenLinesUp(Semaphore):
@@ -236,7 +243,7 @@ def first_come_first_served(kind: Any) -> Scenario:
 # ---------------------------------------------------------------------------------------------------- locks
 
 
-class RLock:
+class RLock(Held):
     """Whoever owns it may take it again; it is handed over when it was released as often."""
 
     def __init__(self) -> None:
@@ -269,12 +276,6 @@ class RLock:
         waiting = self.lot.fibers()
         self.owner, self.depth = (waiting[0], 1) if waiting else (None, 0)
         self.lot.unpark()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
 
 
 class OwnerComesLater(RLock):
