@@ -1,7 +1,7 @@
 """The frames in which all threads are.
 
-CPython 3.11 holds the lock of its list of threads while ``sys._current_frames`` makes its answer, and before 3.11.9 that
-may begin a garbage collection (CPython's issue 106883; from 3.12 on an allocation begins none).  Its callbacks are
+CPython 3.11 holds the lock of its list of threads while ``sys._current_frames`` makes its answer, and before 3.11.9
+that may begin a garbage collection (CPython's issue 106883; from 3.12 on an allocation begins none).  Its callbacks are
 Python code, which lets other threads have the GIL; one of them that starts a thread, ends, or asks for the frames waits
 for that lock, and keeps the GIL: nobody goes on any more.  So there is no collection meanwhile.  Nothing else can come
 in between: this is one call of C.

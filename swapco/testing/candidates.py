@@ -147,7 +147,7 @@ def find(
         must_repeat(program, production)
     seed = result.seed = zlib.crc32(str(result.seed).encode(), shape)
     affordable = DECISIONS // (len(production.decisions) + 1)
-    found = production if production.failed else _by_memory(program, result, memory, shape, affordable)
+    found = production if production.failed else _by_memory(program, result, memory, shape, production, affordable)
     if found is None:
         chosen = make_strategy(strategy)
         chosen.start(seed)
@@ -168,20 +168,30 @@ def find(
     return found
 
 
-def _by_memory(program: Program, result: Result, memory: Memory, shape: int, affordable: int) -> Execution | None:
+def _by_memory(
+    program: Program, result: Result, memory: Memory, shape: int, production: Execution, affordable: int
+) -> Execution | None:
+    # half of the simplest schedules are among those that were run before
+    known = {stripped(production.path): production}
     for execution in _remembered(program, memory, shape):
         result.schedules += 1
         if execution.failed:
             return execution
+        known[stripped(execution.path)] = execution
     if not memory.failed:
         return None
     for simplest in (SimplestFirst(deviation_bound=1, reduce=False), SimplestFirst(2, reduce=False)):
         for follow in simplest:
             if simplest.schedules >= min(SIMPLEST, affordable):
                 break
-            execution = program.execute(follow)
+            assert isinstance(follow, FollowPath)
+            path = stripped(follow.path)
+            if path in known:
+                execution = known[path]
+            else:
+                execution = known[path] = program.execute(follow)
+                result.schedules += 1
             simplest.record(execution)
-            result.schedules += 1
             if execution.failed:
                 return execution
     return None

@@ -114,6 +114,7 @@ class _Search:
         # a position among those that have responded, or the complement of one among the pending
         responded, pending = itertools.count(), itertools.count()
         self.ranks = [~next(pending) if o.returned is None else next(responded) for o in self.operations]
+        self.unknown = [o.unknown for o in self.operations]
         self.to_place = next(responded)
         self.seen: set[tuple[int, int, int, Any]] = set()
         self.nodes = 0
@@ -186,10 +187,10 @@ class _Search:
 
     def _moves(self, state: Any, candidates: list[int]) -> Iterator[tuple[int, Any]]:
         """What can be placed, and the state afterwards."""
-        step, operations = self.model.step, self.operations
+        step, operations, unknown = self.model.step, self.operations, self.unknown
         for i in candidates:
             operation = operations[i]
-            if not operation.unknown:
+            if not unknown[i]:
                 for after in step(state, operation):
                     yield i, after
                 continue
@@ -432,6 +433,11 @@ def linearizable(
     order = tuple(_merged([search.along(search.path) for search in searches]))
     text = "\n".join([f"linearizable, in this order ({len(order)} operations):", *_lines(order)])
     return Linearizability(Verdict.YES, order, None, (), None, text, nodes)
+
+
+def is_linearizable(history: History, model: Model[Any]) -> bool:
+    """Does ``linearizable`` say yes?  Without an order or an explanation, for who asks thousands of times."""
+    return _Search(history, model).decide(MAX_NODES) is Verdict.YES
 
 
 def assert_linearizable(

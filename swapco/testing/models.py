@@ -285,7 +285,14 @@ def _frozen(value: Any, opaque: dict[int, Any], seen: dict[int, tuple[int, Any]]
     if kind is dict:
         return (kind, *[(_frozen(k, opaque, seen), _frozen(v, opaque, seen)) for k, v in value.items()])
     if _is_ordinary(kind):
-        return (kind, *[(name, _frozen(part, opaque, seen)) for name, part in vars(value).items()])
+        # plain attributes at once: most have no others
+        return (
+            kind,
+            *[
+                (name, part if type(part) in _PLAIN else _frozen(part, opaque, seen))
+                for name, part in vars(value).items()
+            ],
+        )
     try:
         taken_apart = value.__reduce_ex__(4)
     except TypeError as error:

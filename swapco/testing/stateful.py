@@ -55,7 +55,7 @@ from ..waiting import wait
 from .candidates import in_example
 from .explore import Plan
 from .history import History, Operation, shown
-from .linearizability import assert_linearizable
+from .linearizability import NotLinearizable, assert_linearizable, is_linearizable
 from .models import Model, as_model
 
 __all__ = ["Call", "ConcurrentStateMachine", "Scenario", "concurrent_test"]
@@ -264,24 +264,36 @@ def _calls(rule: Any) -> st.SearchStrategy[Call]:
 
 
 class _Specification:
-    """The model of a machine; remembers which histories it has allowed: many schedules have the same one."""
+    """The model of a machine; remembers what it said of which history: many schedules have the same one."""
 
     def __init__(self, model: Model[Any]) -> None:
         self.model = model
-        self.allowed: set[Hashable] = set()
+        #: why the model does not allow a history; "" if it does
+        self.verdicts: dict[Hashable, str] = {}
 
     def must_allow(self, history: History) -> None:
         """Raise NotLinearizable unless the model does."""
         key = tuple([_known(operation) for operation in history])
         try:
-            if key in self.allowed:
-                return
+            why = self.verdicts.get(key)
         except TypeError:  # something in it is not hashable
+            why = self.judge(history)
+        else:
+            if why is None:
+                why = self.judge(history)
+                if len(self.verdicts) < _HISTORIES:
+                    self.verdicts[key] = why
+        if why:
+            raise NotLinearizable(why)
+
+    def judge(self, history: History) -> str:
+        if is_linearizable(history, self.model):
+            return ""
+        try:
             assert_linearizable(history, self.model)
-            return
-        assert_linearizable(history, self.model)
-        if len(self.allowed) < _HISTORIES:
-            self.allowed.add(key)
+        except NotLinearizable as error:
+            return str(error)
+        raise AssertionError(f"the model's answers depend on something else:\n{history}")
 
 
 #: How many histories are remembered.
