@@ -46,16 +46,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.seed = random.SystemRandom().randrange(2**32)
 
 
-#: Tests that say the same on every interpreter, of plain Python or of orders that a strategy alone decides: marked
-#: ``once``, like single tests elsewhere.  CI runs them on the last Python only.
+#: Tests that say the same on every interpreter: of plain Python, of orders that a strategy alone decides, of processes
+#: that talk to each other.  Marked ``once``, like single tests elsewhere.  CI runs them on the last Python only.
 ONCE = (
+    "examples/test_kv_process",
     "model/",
+    "test_docs",
     "testing/test_dpor",
     "testing/test_exhaust",
     "testing/test_linearizability",
     "testing/test_models",
     "testing/test_mutants",
     "testing/test_own_primitives",
+    "testing/test_properties",
+    "testing/test_schedule",
+    "testing/test_sequencing",
+    "testing/test_shrink",
+    "testing/test_stateful",
+    "testing/test_strategies",
+    "testing/test_timeline",
     "testing/test_trust",
     "unit/test_benchmarks",
 )

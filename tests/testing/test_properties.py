@@ -78,7 +78,6 @@ def notes(error: BaseException) -> str:
 # ---------------------------------------------------------------------------------------------- check in examples
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("number", range(10))
 def test_scenario_and_schedule_are_minimal(number: int) -> None:
     last: list[Operations] = []
@@ -370,7 +369,6 @@ def test_passing(fibers):
 """
 
 
-@pytest.mark.once
 def test_a_property_under_pytest(tmp_path: Path) -> None:
     first = run_pytest(tmp_path, SUITE, "-n", "2")
     assert first.outcomes == {"failed": 1, "passed": 1}, first.text

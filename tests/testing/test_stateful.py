@@ -144,7 +144,6 @@ def smaller(scenario: Scenario) -> Iterator[Scenario]:
 # ------------------------------------------------------------------------------------------- found and minimised
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("machine", [BadQueue, BadCounter])
 @pytest.mark.parametrize("first", [0, 5])
 def test_scenario_and_schedule_are_minimal(machine: Any, first: int) -> None:
@@ -584,7 +583,6 @@ TestGood.settings = settings(max_examples=20, deadline=None)
 """
 
 
-@pytest.mark.once
 def test_machines_under_pytest(tmp_path: Path) -> None:
     first = run_pytest(tmp_path, SUITE, "-n", "2")
     assert first.outcomes == {"failed": 1, "passed": 1}, first.text

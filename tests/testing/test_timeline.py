@@ -132,7 +132,6 @@ def test_text_is_escaped_and_fits(text: str, columns: int) -> None:
 # ---------------------------------------------------------------------------------------------------------- bounded
 
 
-@pytest.mark.once
 def test_a_hundred_thousand_moments_and_hostile_names_fit() -> None:
     def body() -> None:
         def work(i: int) -> None:
