@@ -86,7 +86,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def forget_what_exists() -> None:
     """What is there by now is no leak of a later test.
 
-    Nor need each garbage collection of a later test look at it: in a long session that took most of the time.
+    Nor need each garbage collection of a later test look at it: after thousands of tests that took most of the time.
     """
     gc.collect()
     gc.freeze()
