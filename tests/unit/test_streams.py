@@ -516,13 +516,8 @@ def test_write_takes_bytes_of_any_kind(streams: Any) -> None:
         server.close()
 
 
-@in_fiber
-def test_a_reset_is_raised_by_read(streams: Any) -> None:
-    with stdlib.create_server((LOCALHOST, 0)) as listener:
-        reader, writer = streams.open_connection(*listener.getsockname())
-        peer, _ = listener.accept()
-    waiting = parked(reader.read, 10)
-    reset(peer)
+def everything_says_reset(waiting: Any, reader: Any, writer: Any) -> None:
+    """The fiber that waits in a read, and whatever is called after the reset."""
     with pytest.raises(ConnectionResetError):
         waiting.join()
     with pytest.raises(ConnectionResetError):
@@ -532,6 +527,16 @@ def test_a_reset_is_raised_by_read(streams: Any) -> None:
     writer.close()
     with pytest.raises(ConnectionResetError):
         writer.wait_closed()
+
+
+@in_fiber
+def test_a_reset_is_raised_by_read(streams: Any) -> None:
+    with stdlib.create_server((LOCALHOST, 0)) as listener:
+        reader, writer = streams.open_connection(*listener.getsockname())
+        peer, _ = listener.accept()
+    waiting = parked(reader.read, 10)
+    reset(peer)
+    everything_says_reset(waiting, reader, writer)
 
 
 @in_fiber
