@@ -26,6 +26,7 @@ is why they are these five:
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def swapco_flows() -> Flows:
     return Flows(testing.schedule_point, Lock, Event)
 
 
-class Program:
+class Program(ABC):
     flows: ClassVar[int]
     blocks: ClassVar[bool] = False
     """A flow may have to wait for another one, also in a run that is right."""
@@ -64,16 +65,17 @@ class Program:
         self.point = flows.point
         self.set_up(flows)
 
+    @abstractmethod
     def set_up(self, flows: Flows) -> None:
-        raise NotImplementedError
+        """Make what the flows share."""
 
+    @abstractmethod
     def work(self, number: int) -> None:
         """What flow `number` of `flows` does."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def work_async(self, number: int) -> None:
         """`work` for a task of asyncio, or of what stands in for it."""
-        raise NotImplementedError
 
     def holds(self) -> bool:
         """Was this run right? Asked after all flows have ended."""
