@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def forget_what_exists() -> None:
-    """What is there by now is no leak of a later test.
+    """Let the garbage collections of later tests pass over what is there by now.
 
-    Nor need each garbage collection of a later test look at it: after thousands of tests that took most of the time.
+    After thousands of tests looking at it took most of the time.  What ``gc.get_objects`` does not show any more is
+    known from here on: a test may unfreeze it.
     """
     gc.collect()
+    _KNOWN.update(watched())
     gc.freeze()
+
+
+#: The fibers, pollers and greenlets that are frozen.
+_KNOWN: weakref.WeakSet[FiberCore | Poller | greenlet.greenlet] = weakref.WeakSet()
+
+
+def watched() -> list[FiberCore | Poller | greenlet.greenlet]:
+    """The objects that could be a test's leak."""
+    return [o for o in gc.get_objects() if isinstance(o, (FiberCore, Poller, greenlet.greenlet))]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -123,7 +135,7 @@ def leftovers() -> dict[str, set[Any]]:
             descriptors.add((name, os.readlink(f"/proc/self/fd/{name}")))
         except FileNotFoundError:  # that of this very listing
             pass
-    objects = [o for o in gc.get_objects() if isinstance(o, (FiberCore, Poller, greenlet.greenlet))]
+    objects = {*watched(), *_KNOWN}
     return {
         "live fibers": {repr(o) for o in objects if isinstance(o, FiberCore) and not o.done()},
         "pollers with registrations": {repr(o) for o in objects if isinstance(o, Poller) and o.registered},
