@@ -119,7 +119,7 @@ cdef class Control(Policy):
     cdef int point(self, FiberCore me, PyObject *label, object about, bint write) except -1
     cdef int named_point(self, object about, bint write) except -1
     cdef int begin_step(self, int actor, int decision, bint declared) except -1
-    cdef int end_step(self) except -1
+    cdef int end_step(self, bint leads_to_operation) except -1
     cdef int touches(self, object thing, bint write) except -1
     cdef int id_of(self, object thing) except -1
 

@@ -381,7 +381,7 @@ cdef class Control(Policy):
             return -1
         try:
             if self.step is not None:
-                self.end_step()
+                self.end_step(about is not None)
             if label != NULL:
                 self.label = label
             if self.n > 1:
@@ -572,10 +572,14 @@ cdef class Control(Policy):
         self.step = [actor, decision, set(), set(), declared, [], tuple(enabled)]
         return 0
 
-    cdef int end_step(self) except -1:
+    cdef int end_step(self, bint leads_to_operation) except -1:
+        """The step is over.  One that ``leads_to_operation`` ends where something declared begins."""
         cdef FiberCore fiber
         actor, decision, reads, writes, declared, woke, enabled = self.step
         fiber = self.fibers[actor]
+        if not (reads or writes or leads_to_operation):
+            # whoever declares nothing may have touched anything
+            declared = False
         if fiber is not None and fiber._state == DONE:
             # for those who join it
             writes.add(self.id_of(fiber))

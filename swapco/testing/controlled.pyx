@@ -193,7 +193,7 @@ cdef class ControlledSlot:
             try:
                 self.run_until_stuck()
                 if control.step is not None:
-                    control.end_step()
+                    control.end_step(False)
                 outcome = self.judge(main)
                 strategy.over(control)
             finally:

@@ -1,7 +1,7 @@
 """Dynamic partial order reduction: one schedule for all those that differ only in the order of independent steps.
 
 Two steps *depend* on each other if they are of one actor, if one makes the other's actor runnable, or if both touch
-an object and one writes it; a step that is not declared depends on every other.  Schedules with the same steps and
+an object and one writes it; a step that declares nothing depends on every other.  Schedules with the same steps and
 the same order of dependent ones are equivalent (a Mazurkiewicz trace): they end in the same state, and the same
 assertions fail in them.
 

@@ -106,6 +106,52 @@ def test_what_a_fiber_is_doing_may_be_asked(question: str) -> None:
     assert seen == everything
 
 
+def _only_code(seen: list[object], number: int) -> None:
+    seen.append(number)
+
+
+def _before_a_point(seen: list[object], number: int) -> None:
+    seen.append(number)
+    testing.schedule_point()
+
+
+def _after_a_sleep(seen: list[object], number: int) -> None:
+    swapco.sleep(1)
+    seen.append(number)
+
+
+@pytest.mark.parametrize("work", [_only_code, _before_a_point, _after_a_sleep])
+@pytest.mark.parametrize("preempt", ["points", "primitives"])
+def test_a_step_that_declares_nothing_conflicts_with_all_others(work: Callable[..., None], preempt: str) -> None:
+    orders: set[tuple[object, ...]] = set()
+
+    def body() -> None:
+        seen: list[object] = []
+        swapco.wait([swapco.spawn(work, seen, number) for number in range(3)])
+        orders.add(tuple(seen))
+
+    assert testing.verify(body, strategy="dpor", preempt=preempt, save=False).exhausted
+    assert len(orders) == 6
+
+
+def test_what_a_woken_consumer_does_before_it_ends_conflicts_with_all_others() -> None:
+    seen: list[object] = []
+    orders: set[tuple[object, ...]] = set()
+
+    def body() -> None:
+        seen.clear()
+        first, second = swapco.Queue[str](), swapco.Queue[str]()
+        consumers = [swapco.spawn(lambda queue=queue: seen.append(queue.get())) for queue in (first, second)]
+        swapco.sleep(1)
+        first.put("a")
+        second.put("b")
+        swapco.wait(consumers)
+        orders.add(tuple(seen))
+
+    assert testing.verify(body, strategy="dpor", save=False).exhausted
+    assert orders == {("a", "b"), ("b", "a")}
+
+
 def semaphore() -> None:
     """Three fibers, one permit."""
     permits = swapco.Semaphore(1)
