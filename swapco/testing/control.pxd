@@ -78,6 +78,8 @@ cdef class Control(Policy):
     cdef bint unwinding
     cdef int unwound
     cdef object unwind_error
+    # the first RealIOError of the run
+    cdef public object refused
     # decisions are made at primitives' entries, too
     cdef public bint at_primitives
     # what the steps touched is recorded

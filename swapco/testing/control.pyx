@@ -169,6 +169,7 @@ cdef class Control(Policy):
         self.unwinding = False
         self.unwound = 0
         self.unwind_error = None
+        self.refused = None
         self.steps = []
         self.step = None
         self.objects = {}

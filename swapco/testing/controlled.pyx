@@ -195,6 +195,7 @@ cdef class ControlledSlot:
                 if control.step is not None:
                     control.end_step(False)
                 outcome = self.judge(main)
+                control.refused = None
                 strategy.over(control)
             finally:
                 if s.live_count:
@@ -247,6 +248,9 @@ cdef class ControlledSlot:
             if fiber is not None and fiber._state == DONE and _is_unseen(fiber):
                 fiber.result_retrieved = True
                 return Outcome("failed", fiber.exception_value)
+        if control.refused is not None:
+            # somebody has caught it
+            return Outcome("failed", control.refused)
         if self.loop._problem is not None:
             return Outcome("failed", self.loop._problem)
         if self.scheduler.live_count:

@@ -2,7 +2,10 @@
 
 The interpreter announces such acts as audit events (PEP 578).  The hook looks at a few of them, and only while a
 controlled run goes on in the calling thread: connecting sockets, resolving names, starting processes and threads,
-sleeping in real time.  They raise RealIOError where the program calls them.  Files may be read: modules are, too.
+sleeping in real time.  They raise RealIOError where the program calls them.  Files may be read: modules are,
+too.  What is no event is not seen: a read from a pipe or a socket that exists already, a wait for a lock of
+``threading``; these block the whole run.  (Making and binding sockets are events, but what refuses those leaks the descriptors that
+``socketpair`` and ``create_server`` have by then.)
 
 ``time.sleep`` would not decide anything, but cost its time in every schedule.  In what runs in place of a kernel thread
 (``to_thread``, thread fibers) it is allowed: there it belongs.  (Threads are announced from CPython 3.12 on, and
@@ -19,22 +22,27 @@ from .control cimport Control, active, in_controlled_run
 
 from .points import refuse_real
 
+cdef str _FAKE = "Give the program a fake instead"
+cdef str _THREAD = "Use swapco.spawn(..., thread=True) or swapco.to_thread(): here they run as fibers"
+cdef str _SLEEP = "Call swapco.sleep(): it takes virtual time"
+
+# what the event is, and what to do instead if a MemoryNetwork is no help
 cdef dict _REFUSED = {
-    "_thread.start_joinable_thread": "starting a thread",
-    "_thread.start_new_thread": "starting a thread",
-    "os.exec": "os.exec()",
-    "os.fork": "os.fork()",
-    "os.forkpty": "os.forkpty()",
-    "os.posix_spawn": "os.posix_spawn()",
-    "os.system": "os.system()",
-    "socket.connect": "connecting a socket",
-    "socket.getaddrinfo": "resolving a name",
-    "socket.gethostbyaddr": "resolving a name",
-    "socket.gethostbyname": "resolving a name",
-    "socket.getnameinfo": "resolving a name",
-    "socket.sendto": "sending a datagram",
-    "subprocess.Popen": "starting a process",
-    "time.sleep": "time.sleep()",
+    "_thread.start_joinable_thread": ("starting a thread", _THREAD),
+    "_thread.start_new_thread": ("starting a thread", _THREAD),
+    "os.exec": ("os.exec()", _FAKE),
+    "os.fork": ("os.fork()", _FAKE),
+    "os.forkpty": ("os.forkpty()", _FAKE),
+    "os.posix_spawn": ("os.posix_spawn()", _FAKE),
+    "os.system": ("os.system()", _FAKE),
+    "socket.connect": ("connecting a socket", None),
+    "socket.getaddrinfo": ("resolving an address", None),
+    "socket.gethostbyaddr": ("resolving an address", None),
+    "socket.gethostbyname": ("resolving an address", None),
+    "socket.getnameinfo": ("resolving an address", None),
+    "socket.sendto": ("sending a datagram", None),
+    "subprocess.Popen": ("starting a process", _FAKE),
+    "time.sleep": ("time.sleep()", _SLEEP),
 }
 cdef bint _watched = False
 
@@ -48,7 +56,8 @@ def _hook(str event, args):
         return
     if event == "time.sleep" and control.running is not None and (<FiberCore>control.running).poses_as_thread:
         return
-    refuse_real(_REFUSED[event])
+    what, instead = _REFUSED[event]
+    refuse_real(what, instead)
 
 
 def watch_outside() -> None:

@@ -33,6 +33,8 @@ def choose(n: int, label: str = "choose") -> int:
     For what the program's environment decides: how much of a message arrives, which server answers, whether a call
     fails.  0 should be the ordinary case.  Does not block, and nobody else runs.  ValueError if ``n`` is less than 1.
     """
+    if not isinstance(n, int):
+        raise TypeError(f"choose() takes the number of possibilities, not {n!r}")
     if n < 1:
         raise ValueError(f"choose() takes the number of possibilities, from 1 on, not {n!r}")
     if not in_controlled_run():
@@ -109,8 +111,15 @@ cdef class no_switch:
             raise AssertionError("the fiber gave the slot away in a block of no_switch()")
 
 
-def refuse_real(what: str) -> None:
-    """Raise RealIOError: the program of a controlled run does something that no schedule could repeat."""
+cdef str _NETWORK = "Give the program a swapco.testing.MemoryNetwork, or a fake, instead"
+
+
+def refuse_real(what: str, instead: str | None = None) -> None:
+    """Raise RealIOError: the program of a controlled run does something that no schedule could repeat.
+
+    ``instead`` says what to do; None: use a network in memory.  It fails the run, too, if nothing else does: a program
+    that goes on without what it was refused is not the one that was to be tested.
+    """
     cdef Control control = active()
     try:
         place = place_of_frame(sys._getframe())
@@ -123,7 +132,10 @@ def refuse_real(what: str) -> None:
         where = f"by fiber {control.running.name!r}"
     else:
         where = "by the event loop"
-    raise RealIOError(
+    error = RealIOError(
         f"{what} in a controlled run: its outcome depends on more than the schedule. It was called {where}. "
-        "Give the program a swapco.testing.MemoryNetwork, or a fake, instead"
+        f"{instead or _NETWORK}"
     )
+    if control is not None and control.refused is None and control.refuses():
+        control.refused = error
+    raise error

@@ -17,11 +17,18 @@ import pytest
 import swapco
 from swapco import testing
 
+
+def _closing(act: Callable[[socket.socket], object]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        act(sock)
+
+
 ACTS: dict[str, tuple[str, Callable[[], object]]] = {
-    "create_connection": ("resolving a name", lambda: socket.create_connection(("127.0.0.1", 9))),
-    "connect": ("connecting a socket", lambda: _close(socket.socket(), lambda sock: sock.connect(("127.0.0.1", 9)))),
-    "getaddrinfo": ("resolving a name", lambda: socket.getaddrinfo("localhost", 80)),
-    "gethostbyname": ("resolving a name", lambda: socket.gethostbyname("localhost")),
+    "create_connection": ("resolving an address", lambda: socket.create_connection(("127.0.0.1", 9))),
+    "connect": ("connecting a socket", lambda: _closing(lambda sock: sock.connect(("127.0.0.1", 9)))),
+    "sendto": ("sending a datagram", lambda: _closing(lambda sock: sock.sendto(b"", ("127.0.0.1", 9)))),
+    "getaddrinfo": ("resolving an address", lambda: socket.getaddrinfo("localhost", 80)),
+    "gethostbyname": ("resolving an address", lambda: socket.gethostbyname("localhost")),
     "run": ("starting a process", lambda: subprocess.run(["true"], check=True)),
     "system": (r"os.system\(\)", lambda: os.system("true")),
     "fork": (r"os.fork\(\)", lambda: os.fork()),
@@ -33,9 +40,15 @@ if sys.version_info >= (3, 13):
     ACTS["sleep"] = (r"time.sleep\(\)", lambda: time.sleep(0.001))
 
 
-def _close(sock: socket.socket, act: Callable[[socket.socket], object]) -> None:
-    with sock:
-        act(sock)
+#: What the act is answered with: what to do instead.
+INSTEAD = {
+    "run": "a fake",
+    "system": "a fake",
+    "fork": "a fake",
+    "thread": r"swapco\.spawn\(\.\.\., thread=True\)",
+    "timer": r"swapco\.spawn\(\.\.\., thread=True\)",
+    "sleep": r"swapco\.sleep\(\)",
+}
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -45,8 +58,28 @@ def test_it_is_refused_at_its_line(act: str) -> None:
     def body() -> None:
         swapco.spawn(do).join()
 
-    with pytest.raises(testing.RealIOError, match=rf"{what} in a controlled run.*test_outside\.py:\d+"):
+    instead = INSTEAD.get(act, "MemoryNetwork")
+    with pytest.raises(testing.RealIOError, match=rf"{what} in a controlled run.*test_outside\.py:\d+.*{instead}"):
         testing.run(body)
+
+
+def test_a_program_that_goes_on_without_it_fails_all_the_same() -> None:
+    """With fallbacks and retries it would pass, and not be the program that was to be tested."""
+
+    def body() -> str:
+        for _ in range(2):
+            try:
+                socket.getaddrinfo("localhost", 80)
+            except Exception:
+                pass
+        return "fallback"
+
+    with pytest.raises(testing.RealIOError, match="resolving an address"):
+        testing.run(body)
+    result = testing.search(body, save=False)
+    assert result.failed
+    assert isinstance(result.exception, testing.RealIOError)
+    assert testing.run(lambda: "as usual") == "as usual"
 
 
 def test_it_is_allowed_elsewhere(tmp_path: Path) -> None:
