@@ -55,10 +55,11 @@ FLOORS: list[tuple[str, ...]] = [
     ("streams", "doctor"),
     ("__main__",),
     # for tests of programs: may use all of it, and nothing uses it
+    ("testing.places",),
+    ("testing.awaits",),
     (
         "testing.trace",
         "testing.owners",
-        "testing.places",
         "testing.schedule",
         "testing.history",
     ),
@@ -73,7 +74,7 @@ FLOORS: list[tuple[str, ...]] = [
     ),
     ("testing.strategies", "testing.timers", "testing.points", "testing.segments"),
     ("testing.loop", "testing.outside", "testing.wire", "testing.sequencing", "testing.systematic"),
-    ("testing.controlled", "testing.memory_streams"),
+    ("testing.controlled", "testing.memory_streams", "testing.transports"),
     ("testing.execution", "testing.network"),
     ("testing.report",),
     ("testing.timeline",),

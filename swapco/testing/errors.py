@@ -18,11 +18,18 @@ __all__ = [
 
 
 class LostWakeup(Deadlock):
-    """Every fiber waits, there is no cycle of owners, and nothing is pending: somebody was not woken."""
+    """Every fiber waits, there is no cycle of owners, and nothing is pending: somebody was not woken.
+
+    ``ready``: the primitives that have what somebody waits for, in words.
+    """
+
+    ready: tuple[str, ...] = ()
 
 
 class FiberLeak(AssertionError):
-    """The body has ended, and fibers that it started wait for something that never happens."""
+    """The body has ended, and fibers that it started wait for something that never happens.  ``ready``: as above."""
+
+    ready: tuple[str, ...] = ()
 
 
 class StepBoundExceeded(AssertionError):

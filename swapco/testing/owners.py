@@ -2,7 +2,8 @@
 
 A fiber waits for another one if that one owns the lock, or must end.  Whoever waits for several to end (``wait``,
 ``gather``, a TaskGroup) has an edge to each that has not.  Nobody in particular must act before an event is set or an
-item comes: such a fiber has no edge.
+item comes: such a fiber has no edge.  Nor has one that waits for what a fiber has that has ended: nobody can act any
+more, and ``gone_owner_of`` says who it was.
 
 The members are found through the garbage collector's view of the waiting object, which runs no code: the compiled
 primitives do not show their fields to Python, and only a report needs them.
@@ -13,10 +14,12 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
+from .awaits import holders_of, lock_awaited_by
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["cycle_of", "members_of", "owners_of"]
+__all__ = ["cycle_of", "gone_owner_of", "is_fiber", "members_of", "owners_of"]
 
 #: Modules whose objects wait for the end of several fibers: the last one has what gather makes.
 _SEVERAL = ("swapco.waiting", "swapco.groups", "asyncio.tasks")
@@ -52,7 +55,19 @@ def owners_of(fiber: Any) -> list[Any]:
     owner: Any = getattr(target, "owner", None)
     if is_fiber(owner):
         return [] if owner.done() else [owner]
-    return members_of(target)
+    members = members_of(target)
+    if members:
+        return members
+    lock = lock_awaited_by(fiber)
+    holders = [] if lock is None else holders_of(lock, fiber.scheduler.fibers())
+    # of several it is enough if one of them acts
+    return holders if len(holders) == 1 else []
+
+
+def gone_owner_of(fiber: Any) -> Any:
+    """The fiber that has what this one waits for, if it has ended and so can never give it; or None."""
+    owner = getattr(fiber.waits_for_object, "owner", None)
+    return owner if is_fiber(owner) and owner.done() else None
 
 
 def cycle_of(nodes: Iterable[Any], following: Callable[[Any], Iterable[Any]]) -> list[Any]:

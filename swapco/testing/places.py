@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["Place", "depth_of", "is_library", "place_of_exception", "place_of_fiber", "place_of_frame", "suspended"]
+__all__ = ["Place", "depth_of", "is_library", "place_of_exception", "place_of_fiber", "place_of_frame",
+           "places_of_fiber", "suspended"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # "swapco/": of compiled modules
@@ -80,11 +81,18 @@ def depth_of(exception: BaseException) -> int:
 
 def place_of_fiber(fiber: Any, frame: FrameType | None) -> Place | None:
     """Where a fiber is: in the coroutine that it drives, if that is suspended, or else on its own stack."""
-    found = None
-    for _, inner in suspended(fiber):
+    return next(places_of_fiber(fiber, frame), None)
+
+
+def places_of_fiber(fiber: Any, frame: FrameType | None) -> Iterator[Place]:
+    """Where a fiber is, and from where that was called, outwards."""
+    for inner in reversed([inner for _, inner in suspended(fiber)]):
         if not is_library(inner.f_code.co_filename):
-            found = Place(inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_name)
-    return found or place_of_frame(frame)
+            yield Place(inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_name)
+    while frame is not None:
+        if not is_library(frame.f_code.co_filename):
+            yield Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
 
 
 def suspended(fiber: Any) -> Iterator[tuple[Any, FrameType]]:

@@ -24,10 +24,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .errors import LostWakeup, ReplayDivergence, StepBoundExceeded, UncontrolledNondeterminism
-from .places import Place
+from .places import Place, is_library
 from .schedule import SHORT_CODE
 from .segments import Segment, cycle_of, segments_of, waits_at_end
-from .story import HANDOFF, LOOP, Ending, Moment, Story, Wait, headline_of
+from .story import HANDOFF, LOOP, POINT, Ending, Moment, Story, Wait, headline_of
 
 if TYPE_CHECKING:
     from .search import Result
@@ -63,11 +63,15 @@ RUNS, COULD_RUN, WAITS, ENDED = "#", ":", ".", " "
 _WIDTH = 100
 #: Lines that the listing may have.
 _LISTING = 44
+#: The same for a run that never ended: it does the same again and again.
+_ENDLESS = 20
 #: More fibers than these have no picture.
 _PICTURE = 12
 _NAME = 30
 #: Characters of what was raised.
 _HEADLINE = 300
+#: Callers of the line that waits that are shown, if not more than so many fibers wait.
+_CALLERS, _WITH_CALLERS = 4, 6
 #: Deviations that are shown with the lines around them.
 _WITH_CONTEXT = 4
 
@@ -78,9 +82,10 @@ def text_report(result: Result) -> str:
     if result.failed:
         story = result.story
         if story is not None and story.moments:
-            parts.append(_listing(result, story))
-            if isinstance(result.exception, StepBoundExceeded):
+            endless = isinstance(result.exception, StepBoundExceeded)
+            if endless:
                 parts.append(again_and_again(story))
+            parts.append(_listing(result, story, _ENDLESS if endless else _LISTING))
             parts.append(_waits(result, story))
         parts.append(how_to_replay(result))
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -149,6 +154,8 @@ def _how_simple(result: Result) -> str:
     elif result.minimal:
         runs = f" ({_count(result.proof_schedules, 'schedule')})" if result.proof_schedules else ""
         words.append(f" No simpler schedule fails: proved{runs}.")
+    elif result.replays:
+        words.append(" Perhaps a simpler one fails, too: that could not be ruled out within the limit.")
     return "".join(words)
 
 
@@ -173,9 +180,9 @@ def _size(preemptions: int, deviations: int) -> str:
 # --------------------------------------------------------------------------------------------------- the listing
 
 
-def _listing(result: Result, story: Story) -> list[str]:
+def _listing(result: Result, story: Story, room: int) -> list[str]:
     segments = segments_of(story)
-    kept = fold(segments, _LISTING)
+    kept = fold(segments, room)
     names = labels_of([*story.fibers, *story.actors], _NAME)
     lanes = lanes_of(story, segments)
     lanes = lanes if 1 < len(lanes) <= _PICTURE else []
@@ -254,7 +261,8 @@ def _begin_words(segment: Segment, story: Story) -> list[str]:
         words.append(f"woken by {'its timer' if by == f'timer of {segment.actor}' else fitted(by, 40)}")
     if segment.first:
         start = story.spawned_at.get(segment.actor)
-        words.append(f"starts {fitted(start.function, 30)}" if start is not None else "starts")
+        shown = start is not None and not is_library(start.file)
+        words.append(f"starts {fitted(start.function, 30)}" if start is not None and shown else "starts")
     return words
 
 
@@ -266,7 +274,7 @@ def _stop_words(stops: Moment, names: dict[str, str]) -> list[str]:
     if stops.possibilities:
         return ["asks for a choice"]
     if stops.preemption:
-        return ["is preempted"]
+        return ["is preempted" if stops.label == POINT else f"is preempted before {fitted(stops.label, 40)}"]
     return ["yields"] if stops.label == "yield" else ["stops"] if stops.switches else []
 
 
@@ -313,7 +321,8 @@ def deviation_words(moment: Moment, names: dict[str, str]) -> str:
     usual = names.get(moment.enabled[0], clean(moment.enabled[0]))
     chosen = names.get(moment.chosen, clean(moment.chosen))
     if moment.preemption:
-        return f"PREEMPTION{at}: production would let {usual} go on; {chosen} runs instead"
+        before = "" if moment.label == POINT else f", before {fitted(moment.label, 40)}"
+        return f"PREEMPTION{at}{before}: production would let {usual} go on; {chosen} runs instead"
     return f"OTHER ORDER: in production {usual} would be next; {chosen} runs instead"
 
 
@@ -437,7 +446,8 @@ def _waits(result: Result, story: Story) -> list[str]:
     waits = waits_at_end(story, result.exception)
     if not waits:
         return []
-    names = labels_of([wait.fiber for wait in waits] + [wait.owner for wait in waits if wait.owner], _NAME)
+    actors = [wait.fiber for wait in waits] + [name for wait in waits for name in (wait.owner, wait.gone) if name]
+    names = labels_of(actors, _NAME)
     cycle = len(cycle_of({wait.fiber: wait.owner for wait in waits}))
     shown = waits[:12]
     rows = []
@@ -446,12 +456,13 @@ def _waits(result: Result, story: Story) -> list[str]:
         if cycle and at < cycle:
             bar = "." if at == 0 else "'" if at == cycle - 1 else "|"
         wants = "the end" if wait.owner and wait.wants.startswith("the end of ") else wait.wants or "?"
-        rows.append((bar, names[wait.fiber], fitted(wants, 36), names[wait.owner] if wait.owner else "nobody", wait))
+        owner = names[wait.owner] if wait.owner else f"{names[wait.gone]}, has ended" if wait.gone else "nobody"
+        rows.append((bar, names[wait.fiber], fitted(wants, 36), owner, wait))
     first = max(len(row[1]) for row in rows)
     second = max(len(row[2]) for row in rows)
     third = max(len(row[3]) for row in rows)
     lines = ["At the end nobody can run (who waits -- for what --> who must act first):", ""]
-    if isinstance(result.exception, LostWakeup):
+    if isinstance(result.exception, LostWakeup) and not any(wait.gone for wait in waits):
         lines[0] = (
             "At the end nobody can run (who waits -- for what --> who must act first; nobody: a wakeup was lost):"
         )
@@ -460,9 +471,13 @@ def _waits(result: Result, story: Story) -> list[str]:
         where = f"{clean(wait.place.short)}  {clean(wait.place.source)}" if wait.place is not None else ""
         line = f"  {arrow} {who:{first}}  -- {what + ' ':-<{second + 1}}--> {owner:{third}}  {where}"
         lines.append(fitted(line.rstrip(), _WIDTH))
+        if len(shown) <= _WITH_CALLERS:
+            lines += [fitted(f"         from {clean(place.short)}  {clean(place.source)}", _WIDTH)
+                      for place in wait.callers[:_CALLERS]]  # fmt: skip
     if len(waits) > len(shown):
         lines.append(f"      ... and {len(waits) - len(shown)} more")
-    return lines
+    ready = getattr(result.exception, "ready", ())
+    return lines + [fitted(f"  {words}", _WIDTH) for words in ready[:4]]
 
 
 def how_to_replay(result: Result, *, picture: bool = True) -> list[str]:

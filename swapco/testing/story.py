@@ -25,9 +25,10 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .awaits import awaited_call
 from .errors import Unwinding
-from .owners import cycle_of, members_of, owners_of
-from .places import Place, depth_of, is_library, place_of_exception, place_of_fiber, suspended
+from .owners import cycle_of, gone_owner_of, members_of, owners_of
+from .places import Place, depth_of, place_of_exception, place_of_fiber, places_of_fiber
 from .schedule import Named
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ __all__ = ["Ending", "Moment", "Story", "Teller", "Wait", "headline_of"]
 
 #: The label of a switch that was no decision: somebody called ``switch_to``, or what it called has returned.
 HANDOFF = "handoff"
+#: The label of a point that the program named, and not of an operation that it was about to call.
+POINT = "schedule_point"
 #: The actor that runs callbacks.
 LOOP = "the event loop"
 #: Stands for a name that is not known yet.
@@ -111,6 +114,10 @@ class Wait(NamedTuple):
     owner: str
     """The fiber that must act before it can go on: the next one in a cycle, or the first of several; or ""."""
     place: Place | None
+    gone: str = ""
+    """The fiber that has what it waits for, if that one has ended; or ""."""
+    callers: tuple[Place, ...] = ()
+    """From where ``place`` was called, outwards."""
 
 
 class Story(NamedTuple):
@@ -228,7 +235,16 @@ class Teller:
             owners = [following[id(fiber)]] if id(fiber) in following else owners_of(fiber)
             owner = next((self._names[self._ids[id(other)]] for other in owners if id(other) in self._ids), "")
             words, target = self._words_of(fiber)
-            wait = Wait(self._names[self._ids[id(fiber)]], "", owner, place_of_fiber(fiber, fiber.frame))
+            gone = self._ids.get(id(gone_owner_of(fiber)), -1)
+            places = [*places_of_fiber(fiber, fiber.frame), None]
+            wait = Wait(
+                self._names[self._ids[id(fiber)]],
+                "",
+                owner,
+                places[0],
+                "" if gone < 0 else self._names[gone],
+                tuple(filter(None, places[1:])),
+            )
             self._waits.append((wait, words, target))
 
     def story(self) -> Story:
@@ -392,14 +408,20 @@ class Teller:
         members = [self._names[self._ids[id(member)]] for member in members_of(target) if id(member) in self._ids]
         if members:
             return f"the end of {_enumerated(members)}", None
-        called = _library_call(fiber) if words == repr(target) else ""
+        called, primitive = awaited_call(fiber) if words == repr(target) else ("", None)
+        if primitive is not None:
+            self._know_target(primitive)
+            return f"{called}() of {_TARGET}", primitive
         if called:
             return f"{called}()", None
+        self._know_target(target)
+        before, _, after = words.partition(repr(target))
+        return f"{before}{_TARGET}{after}", target
+
+    def _know_target(self, target: Any) -> None:
         known = self._targets.setdefault(type(target).__name__, [])
         if not any(other is target for other in known):
             known.append(target)
-        before, _, after = words.partition(repr(target))
-        return f"{before}{_TARGET}{after}", target
 
     def _with_target(self, words: str, target: Any) -> str:
         return words if target is None else words.replace(_TARGET, self._name_of_target(target), 1)
@@ -454,17 +476,6 @@ def _caller() -> FrameType | None:
         return sys._getframe(2)
     except ValueError:
         return None
-
-
-def _library_call(fiber: Any) -> str:
-    """The coroutine of the library in which the program's own code waits: "asyncio.sleep", "Queue.get"."""
-    called = ""
-    for awaited, inner in suspended(fiber):
-        if not is_library(inner.f_code.co_filename):
-            called = ""
-        elif not called:
-            called = awaited.__qualname__
-    return "asyncio.sleep" if called == "sleep" else called
 
 
 def _outcome_of(fiber: Any) -> str:

@@ -451,6 +451,8 @@ class _Timeline:
         if cycle:
             head += ": " + " waits for ".join(self._names[name] for name in [*cycle, cycle[0]][:6])
             head += ", and so on" if len(cycle) > 5 else ""
+        elif any(wait.gone for wait in waits):
+            head += ": who has ended has not released what others wait for"
         elif isinstance(self._result.exception, LostWakeup):
             head += ", and nobody is left who would act: a wakeup was lost"
         self._text(_MARGIN, self._y, head, "t", int((self._width - 2 * _MARGIN) / 7))
@@ -460,6 +462,9 @@ class _Timeline:
         if len(waits) > _WAITS:
             self._text(self._words_x, self._y + 15, f"... and {len(waits) - _WAITS} more", "q", 40)
             self._y += 22
+        for words in getattr(self._result.exception, "ready", ())[:_WAITS]:
+            self._text(self._words_x, self._y + 15, words, "q", _SOURCE)
+            self._y += _LINE
 
     def _wait(self, wait: Wait, in_cycle: bool) -> None:
         top, middle = self._y, self._y + 15
@@ -481,7 +486,9 @@ class _Timeline:
         if x is not None:
             self._out.append(f'<circle cx="{x:.0f}" cy="{middle:.0f}" r="6" class="stop"/>')
         text = f"  waits{wait_words(wait.wants, wait.owner, self._names)}"
-        if not wait.owner:
+        if wait.gone:
+            text += f"; {fitted(wait.gone, _NAME)} has it, and has ended"
+        elif not wait.owner:
             text += "; nobody is left who would wake it"
         self._out.append(
             f'<text x="{self._words_x:.0f}" y="{top + 18:.0f}"><tspan class="b">'

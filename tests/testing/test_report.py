@@ -135,7 +135,7 @@ def test_preemptions_are_numbered_in_order_and_counted() -> None:
 def test_a_preemption_at_a_primitive_names_the_line() -> None:
     text = report_of(programs.at_primitives)
     second = programs.at_primitives.__code__.co_firstlineno + 6
-    assert f"PREEMPTION at failing_programs.py:{second}" in text
+    assert f"PREEMPTION at failing_programs.py:{second}, before Lock.__enter__: production would let" in " ".join(text.split())
     assert f"> failing_programs.py:{second}  with lock:" in text
     assert '!")  # above the test' in text, "the code says that primitives are preempted"
 
@@ -196,6 +196,8 @@ def test_an_endless_run_has_a_census_of_its_end() -> None:
     line = programs.line_of(programs.endless, "swapco.sleep(0)")
     assert re.search(rf"^ +\d\d\d x spinner +failing_programs.py:{line}  swapco.sleep\(0\)$", text, re.MULTILINE)
     assert re.search(r"Where it was interrupted, in its last [\d,]+ moments:", text)
+    assert text.index("Where it was interrupted") < text.index("What happened"), "what matters comes first"
+    assert text.count("\n") < 40
 
 
 def test_a_leak_names_the_fiber_and_what_it_waits_for() -> None:
