@@ -2,23 +2,29 @@
 
 Callbacks run one at a time, in ``call_soon`` order, whenever the run's strategy names the loop.  ``call_later`` arms a
 timer of the run's virtual clock; that it fires is a choice, too.  Tasks run on fibers: ``create_task`` and
-``asyncio.TaskGroup`` spawn, so that a coroutine may call plain functions that block.  What a schedule could not repeat
+``asyncio.TaskGroup`` spawn, so that a coroutine may call plain functions that block.  Connections and servers are made
+in the network in memory that is patched in (see ``network`` and ``transports``).  What a schedule could not repeat
 (sockets, processes, signals, calls from other threads) raises RealIOError, which names the call site; an executor's
 call runs as a fiber.
+
+A callback that wakes a task does not run it: the task is a fiber, and when it goes on is a choice.  So more orders are
+possible than with asyncio's own tasks, whose step is the callback itself.  asyncio's ``StreamReader`` relies on that
+(one that data has woken never looks again whether the connection is lost).  Therefore the events of a transport keep
+asyncio's promise: they come when whoever an earlier callback has woken has gone on.  Until then the loop is no actor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .._loop.compat import get_running_loop
+from .._loop.compat import get_running_loop, isfuture
 from .points import refuse_real
 from .timers import CallHandle, arm_call, disarm_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextvars import Context
 
     from .control import Control
@@ -32,12 +38,7 @@ _REFUSED = [
     "connect_accepted_socket",
     "connect_read_pipe",
     "connect_write_pipe",
-    "create_connection",
     "create_datagram_endpoint",
-    "create_server",
-    "create_unix_connection",
-    "create_unix_server",
-    "getaddrinfo",
     "getnameinfo",
     "remove_reader",
     "remove_signal_handler",
@@ -56,6 +57,38 @@ _REFUSED = [
     "subprocess_exec",
     "subprocess_shell",
 ]
+#: Refused, too, but where a network in memory is patched in.
+_OF_A_NETWORK = ["create_connection", "create_server", "create_unix_connection", "create_unix_server", "getaddrinfo"]
+_PATCH = "Run the program in `with swapco.testing.MemoryNetwork().patched():`: there the loop makes streams in memory"
+
+
+class Network(Protocol):
+    """Has the loop's methods that make streams."""
+
+    @property
+    def loop_methods(self) -> Any: ...
+
+
+#: The networks in memory that are patched in, the innermost last.
+networks: list[Network] = []
+
+
+class _EventHandle(asyncio.Handle):
+    """An event of a transport."""
+
+
+class _Gate:
+    """True if the loop has a callback that may run now."""
+
+    def __init__(self, loop: ControlledLoop) -> None:
+        self._loop = loop
+
+    def __bool__(self) -> bool:
+        return self._loop._has_turn()
+
+    # reports name the first one
+    def __iter__(self) -> Iterator[asyncio.Handle]:
+        return iter(self._loop._ready)
 
 
 class ControlledLoop(asyncio.AbstractEventLoop):
@@ -78,6 +111,8 @@ class ControlledLoop(asyncio.AbstractEventLoop):
     def _begin(self) -> None:
         self._problem = self._handler = None
         self._ready: collections.deque[asyncio.Handle] = collections.deque()
+        # who was woken by a callback and has not gone on, and what it awaited; None as long as there is no transport
+        self._woken: list[tuple[Any, Any]] | None = None
         self._control.callbacks = self._ready
         self._running = True
 
@@ -91,8 +126,28 @@ class ControlledLoop(asyncio.AbstractEventLoop):
             return False
         handle = self._ready.popleft()
         if not handle.cancelled():
+            arguments = handle._args
             handle._run()
+            if self._woken is not None:
+                self._note_woken([one for one in arguments if isfuture(one)])
         return True
+
+    def _note_woken(self, futures: list[Any]) -> None:
+        """The callbacks of these have run."""
+        assert self._woken is not None
+        self._woken = [(fiber, future) for fiber, future in self._woken if fiber._fut_waiter is future]
+        for future in futures:
+            for fiber in self._control.fibers:
+                if fiber is not None and fiber._fut_waiter is future and fiber.state == "READY":
+                    self._woken.append((fiber, future))
+
+    def _has_turn(self) -> bool:
+        if not self._ready:
+            return False
+        if not self._woken or not isinstance(self._ready[0], _EventHandle):
+            return True
+        self._note_woken([])
+        return not self._woken
 
     # -- callbacks and time
 
@@ -103,6 +158,13 @@ class ControlledLoop(asyncio.AbstractEventLoop):
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    def call_event(self, callback: Callable[..., object], *args: Any, context: Context) -> None:
+        """``call_soon`` for an event of a transport: tasks that earlier callbacks have woken go on before it."""
+        if self._woken is None:
+            self._woken = []
+            self._control.callbacks = _Gate(self)
+        self._ready.append(_EventHandle(callback, args, self, context))
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -244,6 +306,19 @@ def _refuse(name: str) -> Any:
     return method
 
 
+def _ask_the_network(name: str) -> Any:
+    def method(self: ControlledLoop, *args: Any, **kwargs: Any) -> Any:
+        if networks:
+            return getattr(networks[-1].loop_methods, name)(*args, **kwargs)
+        refuse_real(f"loop.{name}()", _PATCH)
+
+    method.__name__ = name
+    method.__doc__ = "As asyncio's, in the network in memory that is patched in; without one, RealIOError."
+    return method
+
+
 for _name in _REFUSED:
     setattr(ControlledLoop, _name, _refuse(_name))
+for _name in _OF_A_NETWORK:
+    setattr(ControlledLoop, _name, _ask_the_network(_name))
 ControlledLoop.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]

@@ -291,8 +291,8 @@ class MemoryWriter(StreamWriter):
         self._closed = False
         self._eof_wanted = False
         self._error: BaseException | None = None
-        self._drainers = Change("room to write on", end)
-        self._closers = Change("the end of", end)
+        self._drainers = Change("room to write to", end)
+        self._closers = Change("the end of the connection to", end)
         self._socket = ConnectedSocket(end)
         self._loop = get_running_loop()
         self.set_write_buffer_limits()

@@ -5,8 +5,9 @@ Theory
 ``MemoryNetwork`` has swapco's four functions that make streams, with their signatures, results and exceptions, on
 connections that are objects (see ``wire`` and ``memory_streams``).  Everything is made of swapco's primitives, so it
 works under ``swapco.run`` and in a controlled run, where real I/O is refused.  A server is swapco's own ``Server`` on
-listeners in memory.  Each network is a world of its own: addresses and ports of two networks never meet, and ports
-are given out in order, so that a run can be repeated.
+listeners in memory.  In a controlled run the event loop makes asyncio's connections and servers in the network that is
+patched in (see ``transports``): streams of both kinds meet there.  Each network is a world of its own: addresses and
+ports of two networks never meet, and ports are given out in order, so that a run can be repeated.
 
 What a real network leaves open is asked of one function, ``testing.choose(n, label)``:
 
@@ -40,6 +41,7 @@ Runner made before the ``with`` would go on using the real network, silently).
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket as _stdlib
@@ -51,9 +53,11 @@ from typing import TYPE_CHECKING, Any
 from .. import streams
 from .._streams.server import Server
 from ..tasks import sleep, spawn
+from .loop import networks as _patched_in
 from .memory_streams import MemoryReader, MemoryWriter, open_streams
 from .points import choose
-from .wire import Change, End, Link, MemorySocket, Wire, os_error
+from .transports import LoopMethods, MemoryTransport, ProtocolServer
+from .wire import Change, End, Link, MemorySocket, Wire, os_error, refuse_options
 
 if TYPE_CHECKING:
     from .._streams.reader import StreamReader
@@ -84,6 +88,8 @@ class Fault:
     ) -> None:
         if host is not None and not isinstance(host, str | bytes):
             raise TypeError(f"host is a name or an address (None: any), not {host!r}")
+        if not (port is None or _is_int(port) or (isinstance(port, str) and port.isdecimal())):
+            raise TypeError(f"port is a number (None: any), not {port!r}")
         self._network = network
         self._kind = kind
         self._host = LOOPBACK[AF_INET] if host == "localhost" else host
@@ -138,6 +144,8 @@ class Listener(MemorySocket):
         self.backlog = -1
         self.closed = False
         self.pending: list[Link] = []
+        # who is told of a connection, if no fiber waits in accept
+        self.receiver: ProtocolServer | None = None
         self.arrived = Change("a connection to", self)
         self.room = Change("room in the backlog of", self)
 
@@ -157,17 +165,29 @@ class Listener(MemorySocket):
         """Let up to ``backlog`` + 1 connections wait, as Linux does."""
         self.backlog = max(0, backlog)
 
+    def add(self, link: Link) -> None:
+        """A client has connected."""
+        self.pending.append(link)
+        self.arrived.set()
+        if self.receiver is not None:
+            self.receiver.connection_waits(self)
+
     def accept(self) -> tuple[Any, Any]:
         """The server's end of a connection, and the client's address.  Blocks the calling fiber until there is one."""
         self.arrived.wait_while(lambda: not self.pending and not self.closed)
         if self.closed:
             raise os_error(errno.EBADF)
+        end = self.take()
+        return end, end.peer.name
+
+    def take(self) -> End:
+        """The server's end of a connection that waits."""
         at = 0
         if len(self.pending) > 1:
             at = self.network.choose(len(self.pending), "network.accept")
         link = self.pending.pop(at)
         self.room.set()
-        return link.server, link.client.name
+        return link.server
 
     def close(self) -> None:
         """Refuse connections from now on; those that were not accepted are reset."""
@@ -214,11 +234,19 @@ class MemoryNetwork(Wire):
         delays: bool = True,
         choose: Callable[[int, str], int] | None = None,
     ) -> None:
+        if not _is_int(buffer_size):
+            raise TypeError(f"buffer_size must be a number of bytes, an int, not {buffer_size!r}")
         if buffer_size < 1:
             raise ValueError(f"buffer_size must be at least 1 byte, not {buffer_size!r}")
+        for name, flag in (("short_reads", short_reads), ("delays", delays)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be True or False, not {flag!r}")
+        if choose is not None and not callable(choose):
+            raise TypeError(f"choose must be a function of n and a label (None: testing.choose), not {choose!r}")
         self.buffer_size = buffer_size
         self.short_reads = short_reads
         self.delays = delays
+        self.loop_methods = LoopMethods(self)
         self._choose = choose
         self._listeners: list[Listener] = []
         self._links: dict[Link, None] = {}
@@ -241,7 +269,7 @@ class MemoryNetwork(Wire):
     def choose(self, n: int, label: str) -> int:
         """One of ``n`` things that may happen; see the module."""
         chosen = (self._choose or choose)(n, label)
-        if not 0 <= chosen < n:
+        if not _is_int(chosen) or not 0 <= chosen < n:
             raise ValueError(f"choose({n}, {label!r}) returned {chosen!r}: it must return an index from 0 to {n - 1}")
         return chosen
 
@@ -272,6 +300,8 @@ class MemoryNetwork(Wire):
 
     def delay(self, seconds: float, host: str | None = None, port: int | None = None) -> Fault:
         """Let what is sent to and from ``(host, port)`` (None: any), and connecting, take ``seconds``."""
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+            raise TypeError(f"seconds must be a number, not {seconds!r}")
         if not seconds >= 0:
             raise ValueError(f"seconds must be 0 or more, not {seconds!r}")
         return Fault(self, "delay", host, port, seconds)
@@ -282,17 +312,23 @@ class MemoryNetwork(Wire):
         They are counted in what the ``sender``, ``"client"`` or ``"server"``, sends, and do arrive; with 0 the first
         send breaks the connection.
         """
+        if not _is_int(after):
+            raise TypeError(f"after must be a number of bytes, an int, not {after!r}")
         if after < 0:
             raise ValueError(f"after must be 0 bytes or more, not {after!r}")
         if sender not in ("client", "server"):
             raise ValueError(f'sender must be "client" or "server", not {sender!r}')
         return Fault(self, "cut", host, port, (after, sender))
 
-    def reset(self, writer: StreamWriter) -> None:
-        """Break the connection of ``writer``: both sides see ConnectionResetError; what is under way is lost."""
-        if not isinstance(writer, MemoryWriter):
-            raise TypeError(f"only a connection in memory can be reset, and {writer!r} is none")
-        writer.end.link.reset()
+    def reset(self, writer: StreamWriter | asyncio.StreamWriter | asyncio.BaseTransport) -> None:
+        """Break the connection of ``writer``: both sides see ConnectionResetError; what is under way is lost.
+
+        It may be a StreamWriter of asyncio, too, or a transport.
+        """
+        transport = writer.transport if isinstance(writer, asyncio.StreamWriter) else writer
+        if not isinstance(transport, MemoryWriter | MemoryTransport):
+            raise TypeError(f"only a connection in memory can be reset, and the writer {writer!r} has none")
+        transport.end.link.reset()
 
     def _fault(self, kind: str, place: Place | None) -> Fault | None:
         """The newest one of that kind for that address."""
@@ -327,15 +363,26 @@ class MemoryNetwork(Wire):
         Blocks the calling fiber for a turn of the others, until the server has room in its backlog, and until
         no partition is in the way.
         """
-        _refuse(ssl, sock, host is None and port is None, "host/port")
+        refuse_options(ssl, sock, host is None and port is None, "host/port")
         if host is None and port is None:
             raise ValueError("host and port was not specified and no sock specified")
+        return open_streams(self.connect(host, port, family, local_addr, all_errors).client, limit)
+
+    def connect(
+        self,
+        host: str | None,
+        port: int | str | None,
+        family: int,
+        local_addr: tuple[str, int] | None,
+        all_errors: bool,
+    ) -> Link:
+        """For streams: a new connection.  Blocks as ``open_connection`` does."""
         errors: list[OSError] = []
         try:
             for kind, name in _addresses(host, family, LOOPBACK):
                 try:
                     local = None if local_addr is None else self._local(kind, *local_addr)
-                    return self._connect(kind, (name, _port_number(port)), local, limit)
+                    return self._connect(kind, (name, _port_number(port)), local)
                 except OSError as error:
                     errors.append(error)
             if all_errors:
@@ -355,12 +402,16 @@ class MemoryNetwork(Wire):
         sock: Any = None,
     ) -> tuple[StreamReader, StreamWriter]:
         """``swapco.open_unix_connection`` in this network: the paths are its own, no files."""
-        _refuse(ssl, sock, path is None, "path")
+        refuse_options(ssl, sock, path is None, "path")
         if path is None:
             raise ValueError("no path and sock were specified")
-        return self._connect(AF_UNIX, (os.fspath(path), None), "", limit)
+        return open_streams(self.connect_to_path(path).client, limit)
 
-    def _connect(self, family: int, place: Place, local: Any, limit: int) -> tuple[StreamReader, StreamWriter]:
+    def connect_to_path(self, path: str | bytes | os.PathLike[str]) -> Link:
+        """For streams: a new connection.  Blocks as ``open_unix_connection`` does."""
+        return self._connect(AF_UNIX, (os.fspath(path), None), "")
+
+    def _connect(self, family: int, place: Place, local: Any) -> Link:
         name = _socket_name(family, place)
         self._route_clear.wait_while(lambda: self._faults and self._fault("partition", place))
         while True:
@@ -378,16 +429,14 @@ class MemoryNetwork(Wire):
         if cut is not None:
             getattr(link, cut._amount[1]).send_limit = cut._amount[0]
         self._links[link] = None
-        listener.pending.append(link)
-        listener.arrived.set()
-        reader, writer = open_streams(link.client, limit)
+        listener.add(link)
         try:
             # the answer takes its time: others run meanwhile
             sleep(self._travel_s(place))
         except BaseException:
-            writer.abort()
+            link.client.close()
             raise
-        return reader, writer
+        return link
 
     def _travel_s(self, place: Place | None) -> float:
         fault = self._fault("delay", place) if self._faults else None
@@ -448,20 +497,27 @@ class MemoryNetwork(Wire):
 
         Does not block.  OSError (EADDRINUSE) if another server of this network has the address.
         """
-        _refuse(ssl, sock, host is None and port is None, "host/port")
+        refuse_options(ssl, sock, host is None and port is None, "host/port")
         if host is None and port is None:
             raise ValueError("Neither host/port nor sock were specified")
+        bound = self.bind(host, port, family, bool(reuse_port))
+        return self._serve(client_connected_cb, bound, limit, backlog, start_serving)
+
+    def bind(
+        self, host: str | Sequence[str] | None, port: int | str | None, family: int, reuse_port: bool
+    ) -> list[Listener]:
+        """For servers: listeners at these addresses, which do not listen yet.  OSError if one is taken."""
         hosts = [host] if host is None or isinstance(host, str) else list(host)
         found = dict.fromkeys(kind for one in hosts for kind in _addresses(one, family, WILDCARDS))
         bound: list[Listener] = []
         try:
             for kind, name in found:
-                bound.append(self._bind(kind, name, _port_number(port), bool(reuse_port)))
+                bound.append(self._bind(kind, name, _port_number(port), reuse_port))
         except BaseException:
             for listener in bound:
                 listener.close()
             raise
-        return self._serve(client_connected_cb, bound, limit, backlog, start_serving)
+        return bound
 
     def start_unix_server(
         self,
@@ -480,9 +536,14 @@ class MemoryNetwork(Wire):
         A server that was at ``path`` cannot be reached any more; without ``cleanup_socket`` the path stays after the
         server's end, and connections to it are refused.
         """
-        _refuse(ssl, sock, path is None, "path")
+        refuse_options(ssl, sock, path is None, "path")
         if path is None:
             raise ValueError("path was not specified, and no sock specified")
+        listener = self.bind_path(path, cleanup_socket)
+        return self._serve(client_connected_cb, [listener], limit, backlog, start_serving)
+
+    def bind_path(self, path: str | bytes | os.PathLike[str], cleanup_socket: bool) -> Listener:
+        """For servers: a listener at a path, which does not listen yet.  OSError if an abstract one is taken."""
         name = os.fspath(path)
         for other in [one for one in self._listeners if one.family == AF_UNIX and one.getsockname() == name]:
             if _is_abstract(name):
@@ -492,7 +553,13 @@ class MemoryNetwork(Wire):
         listener = Listener(self, AF_UNIX, name)
         listener.leaves_path = not cleanup_socket and not _is_abstract(name)
         self._listeners.append(listener)
-        return self._serve(client_connected_cb, [listener], limit, backlog, start_serving)
+        return listener
+
+    def addresses(self, host: str | None, port: int | str | None, family: int, passive: bool) -> list[tuple[int, Any]]:
+        """For resolvers: the family and the address of each that ``host`` stands for; ``passive``: to listen at."""
+        number = _port_number(port)
+        found = _addresses(host, family, WILDCARDS if passive else LOOPBACK)
+        return [(kind, _socket_name(kind, (name, number))) for kind, name in found]
 
     def _bind(self, family: int, host: str, port: int, shared: bool) -> Listener:
         name = _socket_name(family, (host, port or self._free_port()))
@@ -536,10 +603,11 @@ class MemoryNetwork(Wire):
     def patched(self) -> Iterator[MemoryNetwork]:
         """While the block runs, ``swapco.open_connection``, ``start_server`` and their Unix variants use this network.
 
-        However they were imported, in every fiber and every thread of the process.  Blocks may be nested: the
-        innermost network counts.  RuntimeError at the end of a block that does not end before those around it: then
-        two fibers patch at a time, and each gets the other's network; patch once, around both.  Sockets made by
-        ``swapco.socket`` stay real.
+        However they were imported, in every fiber and every thread of the process.  In controlled runs those of
+        asyncio use it, too, and the methods of the event loop that they call; elsewhere asyncio's stay real.  Blocks
+        may be nested: the innermost network counts.  RuntimeError at the end of a block that does not end before those
+        around it: then two fibers patch at a time, and each gets the other's network; patch once, around both.
+        Sockets made by ``swapco.socket`` stay real.
         """
         _enter(self)
         try:
@@ -570,6 +638,8 @@ def memory_stream_pair(
 
 def _addresses(host: str | None, family: int, default: dict[_stdlib.AddressFamily, str]) -> list[tuple[int, str]]:
     """What ``host`` stands for; ``default``: the addresses of no host."""
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host is a name or an address, not {host!r}")
     if not host:
         found = [(int(kind), name) for kind, name in default.items()]
     elif host == "localhost":
@@ -582,6 +652,10 @@ def _addresses(host: str | None, family: int, default: dict[_stdlib.AddressFamil
     if not found:
         raise _stdlib.gaierror(_stdlib.EAI_ADDRFAMILY, "Address family for hostname not supported")
     return found
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_ipv4(host: str) -> bool:
@@ -622,15 +696,6 @@ def _connect_error(family: int, name: Any, number: int) -> OSError:
 def _bind_error(name: Any) -> OSError:
     error = os_error(errno.EADDRINUSE)
     return OSError(error.errno, f"error while attempting to bind on address {name!r}: {str(error).lower()}")
-
-
-def _refuse(ssl: object, sock: object, alone: bool, address: str) -> None:
-    if ssl is not None and ssl is not False:
-        raise ValueError("ssl=: TLS is not part of this release of swapco; it comes with a later one")
-    if sock is not None and not alone:
-        raise ValueError(f"{address} and sock can not be specified at the same time")
-    if sock is not None:
-        raise ValueError(f"sock=: a network in memory has no sockets; say host and port, or path, instead of {sock!r}")
 
 
 # ----------------------------------------------------------------------------------------------- patching
@@ -681,13 +746,13 @@ _PATCHES = [
         (streams.start_unix_server, _start_unix_server),
     )
 ]
-#: The networks that are patched in, the innermost last.
-_patched_in: list[MemoryNetwork] = []
 
 
 def patched_in() -> MemoryNetwork:
     """The network that streams are made in at the moment."""
-    return _patched_in[-1]
+    network = _patched_in[-1]
+    assert isinstance(network, MemoryNetwork)
+    return network
 
 
 def _enter(network: MemoryNetwork) -> None:

@@ -4,7 +4,8 @@ Theory
 ------
 ``End`` is what a kernel keeps for one end of a connection: a receive buffer of bounded size, the marks "the other
 side has finished" and "I have", a pending error.  Its operations never block and answer as recv and send on a
-non-blocking socket do; ``memory_streams`` has the reader and the writer that block.
+non-blocking socket do; ``memory_streams`` has the reader and the writer that block, ``transports`` what an event loop
+calls back.
 
 What happens to a segment (the bytes of one send, an end of stream, a reset) between the two ends is the business of
 the ``Wire``.  A perfect wire delivers at once.  A wire that chooses otherwise leaves the segment under way, and a fiber
@@ -26,6 +27,7 @@ Invariants
 - What was sent and not received is in a queue: no cancellation loses it.  A courier that is cancelled delivers.
 - An end refers to its writer only while that has something left to send: a connection that is dropped without
   being closed is seen by the peer at once.
+- An end tells its ``receiver`` of every change that ``readable`` is set for.
 - Whoever waits does so on a ``Change``, which remembers: a change between the look and the wait is not missed, also
   where a controlled run lets others run at the entry of ``wait``.
 
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
     from .._loop.task import Fiber
 
-__all__ = ["Change", "ConnectedSocket", "End", "Link", "MemorySocket", "Wire", "os_error"]
+__all__ = ["Change", "ConnectedSocket", "End", "Link", "MemorySocket", "Wire", "os_error", "refuse_options"]
 
 
 class Change(Event):
@@ -63,7 +65,7 @@ class Change(Event):
         self.of = of
 
     def __repr__(self) -> str:
-        return f"{self.awaited} {self.of!r}"
+        return f"{self.awaited} {_in_words(self.of)}"
 
     def wait_while(self, condition: Callable[[], object]) -> None:
         """Block the calling fiber while ``condition()`` is true.  Every change that ends it calls ``set``."""
@@ -72,10 +74,27 @@ class Change(Event):
             self.wait()
 
 
+def _in_words(what: object) -> str:
+    """Short enough for the row of a report."""
+    if isinstance(what, End):
+        return _address(what.peer.name) if what.peer.name else "the other end"
+    return _address(what.getsockname()) if isinstance(what, MemorySocket) else "the network"
+
+
+def _address(name: Any) -> str:
+    return ":".join(map(str, name[:2])) if isinstance(name, tuple) else str(name)
+
+
 class Sender(Protocol):
     """What has something left to send, and does so when there is room."""
 
     def flush_now(self) -> None: ...
+
+
+class Receiver(Protocol):
+    """What takes what has arrived without a fiber that waits for it."""
+
+    def something_arrived(self) -> None: ...
 
 
 # ----------------------------------------------------------------------------------------------- the wire
@@ -178,8 +197,10 @@ class End:
         self.error = 0
         # the last recv returned less than it could have
         self.was_short = False
-        self.readable = Change("data on", self)
+        self.readable = Change("data from", self)
         self.reading: Fiber[Any] | None = None
+        # who is told, instead of waiting; it must not call the program
+        self.receiver: Receiver | None = None
         # a writer with something left
         self.output: Sender | None = None
 
@@ -187,6 +208,11 @@ class End:
         return f"<memory connection {self.name!r} to {self.peer.name!r}>"
 
     # -- what its owner does
+
+    @property
+    def is_readable(self) -> bool:
+        """Would a ``recv`` return or raise something?"""
+        return bool(self.size or self.fin_received or self.error or self.reset or self.closed)
 
     def recv(self, most: int, *, whole: bool = False) -> bytes | None:
         """Up to ``most`` bytes; empty at the end of the stream; None: nothing is there yet.  Errors: OSError.
@@ -280,7 +306,12 @@ class End:
             self.peer.transmit(Signal.FIN)
         elif not self.link.is_tcp and self.peer.output is not None:
             self.peer.output.flush_now()
+        self._changed()
+
+    def _changed(self) -> None:
         self.readable.set()
+        if self.receiver is not None:
+            self.receiver.something_arrived()
 
     def _take_error(self) -> OSError:
         number, self.error = self.error, 0
@@ -336,7 +367,7 @@ class End:
             assert isinstance(segment, bytes)
             self.received.append(segment)
             self.size += len(segment)
-        self.readable.set()
+        self._changed()
         if self.output is not None and isinstance(segment, Signal):
             self.output.flush_now()
 
@@ -361,6 +392,16 @@ def _send_courier(end: End, up_to: int | None, latency_s: float) -> None:
 
 def os_error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
+
+
+def refuse_options(ssl: object, sock: object, alone: bool, address: str) -> None:
+    """ValueError for what no connection in memory is made of; ``alone``: no ``address`` was given beside ``sock``."""
+    if ssl is not None and ssl is not False:
+        raise ValueError("ssl=: TLS is not part of this release of swapco; it comes with a later one")
+    if sock is not None and not alone:
+        raise ValueError(f"{address} and sock can not be specified at the same time")
+    if sock is not None:
+        raise ValueError(f"sock=: a network in memory has no sockets; say host and port, or path, instead of {sock!r}")
 
 
 # ------------------------------------------------------------------------------------------------- sockets
