@@ -35,27 +35,52 @@ class Sequencer:
     """Runs blocks of different fibers in the order of their numbers.
 
     ``with sequencer(0): ...`` in one fiber, ``with sequencer(1): ...`` in another: the second block begins when the
-    first has ended.  Each number is used once; a block that raises lets the next ones begin all the same.
+    first has ended.  Each number is used once.  A block that raises lets the next ones begin all the same.  A turn that
+    is given up while its fiber waits for it (a cancellation, a timeout) is passed over when it would have come.
+
+    Invariant: a turn comes only if every number below it is over, ended or given up.
     """
 
     def __init__(self) -> None:
         self._turns: dict[int, Event] = {}
-        self._begun: set[int] = set()
+        self._used: set[int] = set()
+        self._over: set[int] = set()
+
+    def __call__(self, position: int) -> contextlib.AbstractContextManager[None]:
+        """A block that begins at the turn of ``position``, a number from 0 on; entering it may block.
+
+        Errors: TypeError and ValueError for what is no such number; at the block, RuntimeError if it was used before
+        (also by one that gave up), and what ends a wait: CancelledError, NotInFiber.
+        """
+        if not isinstance(position, int) or isinstance(position, bool):
+            raise TypeError(f"a position of a Sequencer is a whole number from 0 on, not {position!r}")
+        if position < 0:
+            raise ValueError(f"a position of a Sequencer is a whole number from 0 on, not {position}")
+        return self._block(position)
 
     @contextlib.contextmanager
-    def __call__(self, position: int) -> Iterator[None]:
-        """Wait for the turn of ``position``, a number from 0 on.  Errors: RuntimeError if it was used before."""
-        if position in self._begun:
-            raise RuntimeError(f"position {position} of the Sequencer was used already: each is used once")
-        if position < 0:
-            raise ValueError(f"a position is a number from 0 on, not {position}")
-        self._begun.add(position)
+    def _block(self, position: int) -> Iterator[None]:
+        if position in self._used:
+            raise RuntimeError(
+                f"position {position} of the Sequencer was used already: each number from 0 on is used once"
+            )
+        self._used.add(position)
         try:
             if position > 0:
                 self._turn(position).wait()
             yield
         finally:
-            self._turn(position + 1).set()
+            # over first, then a look whether its turn has come; _begin goes the other way round: one of them passes on
+            self._over.add(position)
+            if position == 0 or self._turn(position).is_set():
+                self._begin(position + 1)
+
+    def _begin(self, position: int) -> None:
+        """The turn of ``position`` has come, and so have those after numbers that are over."""
+        self._turn(position).set()
+        while position in self._over:
+            position += 1
+            self._turn(position).set()
 
     def _turn(self, position: int) -> Event:
         return self._turns.setdefault(position, Event())

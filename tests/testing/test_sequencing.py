@@ -123,36 +123,114 @@ def test_a_position_that_never_comes_lets_the_next_ones_wait(run: Runner) -> Non
 
 
 @both
-def test_a_position_is_used_once_and_not_negative(run: Runner) -> None:
+def test_a_position_is_used_once(run: Runner) -> None:
+    def body() -> None:
+        sequencer, order = Sequencer(), list[int]()
+        with sequencer(0):
+            with pytest.raises(RuntimeError, match="position 0 of the Sequencer was used already.*used once"):
+                with sequencer(0):
+                    pytest.fail("the block ran")
+            later = swapco.spawn(enter, sequencer, 1, order)
+            wait_all_blocked()
+            assert order == []  # what was refused has let nobody begin
+        later.join()
+        assert order == [1]
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("position", "error"),
+    [
+        ("a", TypeError), (1.0, TypeError), (None, TypeError), (True, TypeError),
+        (-1, ValueError), (-(10**30), ValueError),
+    ],
+)  # fmt: skip
+def test_what_is_no_position_is_refused_at_once(position: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"a whole number from 0 on, not {position!r}"):
+        Sequencer()(position)
+
+
+def enter(sequencer: Sequencer, position: int, order: list[int]) -> None:
+    with sequencer(position):
+        order.append(position)
+
+
+@both
+@pytest.mark.parametrize("given_up", [[1], [2], [1, 2], [2, 1], [1, 3], [3, 2, 1]])
+def test_turns_that_are_given_up_are_passed_over_when_they_would_have_come(run: Runner, given_up: list[int]) -> None:
+    """Whatever is given up, nobody overtakes one who is still to come."""
+
+    def body() -> list[int]:
+        sequencer, order = Sequencer(), list[int]()
+        fibers = {position: swapco.spawn(enter, sequencer, position, order) for position in (4, 3, 2, 1)}
+        wait_all_blocked()
+        for position in given_up:
+            fibers[position].cancel()
+            wait_all_blocked()
+            assert fibers[position].cancelled()
+        assert order == []
+        enter(sequencer, 0, order)
+        swapco.wait(list(fibers.values()))
+        return order
+
+    assert run(body) == [position for position in range(5) if position not in given_up]
+
+
+@both
+def test_a_turn_that_was_given_up_is_no_free_one(run: Runner) -> None:
     def body() -> None:
         sequencer = Sequencer()
-        with sequencer(0):
-            pass
-        with pytest.raises(RuntimeError, match="position 0 of the Sequencer was used already"), sequencer(0):
+        with pytest.raises(TimeoutError), swapco.timeout(1), sequencer(1):
             pytest.fail("the block ran")
-        with pytest.raises(ValueError, match="from 0 on, not -1"), sequencer(-1):
+        with pytest.raises(RuntimeError, match="position 1 of the Sequencer was used already"), sequencer(1):
             pytest.fail("the block ran")
 
     run(body)
 
 
 @both
-def test_a_cancelled_block_lets_the_next_one_begin(run: Runner) -> None:
-    def body() -> list[str]:
-        sequencer, order = Sequencer(), list[str]()
+def test_a_number_that_is_never_used_holds_up_those_behind_it(run: Runner) -> None:
+    """Also if one in between was given up."""
 
-        def part(position: int) -> None:
-            with sequencer(position):
-                order.append(str(position))
-
-        second, third = swapco.spawn(part, 1), swapco.spawn(part, 2)
+    def body() -> list[int]:
+        sequencer, order = Sequencer(), list[int]()
+        enter(sequencer, 0, order)
+        given_up, last = swapco.spawn(enter, sequencer, 2, order), swapco.spawn(enter, sequencer, 3, order)
         wait_all_blocked()
-        second.cancel()
-        third.join()
-        assert second.cancelled()
+        given_up.cancel()
+        wait_all_blocked()
+        order.append(-1)
+        enter(sequencer, 1, order)
+        last.join()
         return order
 
-    assert run(body) == ["2"]
+    assert run(body) == [0, -1, 1, 3]
+
+
+def test_no_schedule_of_a_cancellation_changes_the_order() -> None:
+    """The one in the middle is cancelled before it waits, while it waits, when its turn has come, inside, or after."""
+    seen = set[tuple[int, ...]]()
+
+    def body() -> None:
+        sequencer, order, begun = Sequencer(), list[int](), swapco.Event()
+
+        def part(position: int) -> None:
+            if position == 1:
+                begun.set()
+            with sequencer(position):
+                swapco.sleep(0)
+                order.append(position)
+
+        fibers = [swapco.spawn(part, position) for position in range(3)]
+        begun.wait()
+        testing.schedule_point()
+        fibers[1].cancel()
+        swapco.wait(fibers)
+        seen.add(tuple(order))
+
+    in_every_order(body)
+    assert seen == {(0, 2), (0, 1, 2)}
 
 
 # ---------------------------------------------------------------------------------------- wait_all_blocked
