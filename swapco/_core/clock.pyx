@@ -68,10 +68,12 @@ cdef class VirtualClock(ManualClock):
     """A clock that stands still while anything can run, and jumps to the next deadline when nothing can: for tests.
 
     A test that sleeps for a year takes no time.  ``start`` is what it shows at first, in seconds; ``autojump=False``
-    leaves it to ``advance`` to move it.
+    leaves it to ``advance`` to move it.  Errors: TypeError and ValueError for arguments that make no sense.
     """
 
-    def __init__(self, start: float = 0.0, *, autojump: bool = True):
+    def __init__(self, start: float = 0.0, *, autojump: object = True):
+        if not isinstance(autojump, bool):
+            raise TypeError(f"autojump is True or False, not {autojump!r}")
         ManualClock.__init__(self, start)
         self.autojump = autojump
 

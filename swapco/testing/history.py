@@ -73,7 +73,19 @@ class Operation:
         exception: BaseException | None = None,
         aborted: bool = False,
     ) -> None:
-        """An operation from elsewhere, such as a log; a ``History`` makes its own."""
+        """An operation from elsewhere, such as a log; a ``History`` makes its own.
+
+        Errors: TypeError and ValueError for arguments that make no sense.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"name is the text that names the operation, not {name!r}")
+        if not hashable(process):
+            raise TypeError(f"process is who calls {name}(), a hashable value, not {process!r}")
+        for argument, event in (("invoked", invoked), ("returned", returned)):
+            if not isinstance(event, int) and not (event is None and argument == "returned"):
+                raise TypeError(f"{argument} is the number of an event of {name}(), a whole number, not {event!r}")
+        if invoked < 0:
+            raise ValueError(f"invoked is the number of an event of {name}(), from 0 on, not {invoked}")
         self.name, self.args, self.kwargs, self.process = name, args, dict(kwargs or {}), process
         self.invoked = invoked
         self.returned: int | None = None
@@ -151,6 +163,38 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
+def hashable(value: object) -> bool:
+    """Can it be a key?"""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def are_exceptions(types: object) -> bool:
+    """Is it a type of exceptions, or a tuple of such?"""
+    each = types if isinstance(types, tuple) else (types,)
+    return all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in each)
+
+
+def operations_of(argument: str, operations: Iterable[Operation]) -> list[Operation]:
+    """The value of an argument that is the operations of a history.  Errors: TypeError if it is something else."""
+    try:
+        listed = list(operations)
+    except TypeError:
+        if isinstance(operations, Iterable):  # it is what it raises
+            raise
+        raise TypeError(f"{argument} is a History, or operations of one, not {operations!r}") from None
+    for operation in listed:
+        if not isinstance(operation, Operation):
+            raise TypeError(
+                f"{argument} is a History, or operations of one, and {operation!r} is no Operation (events are read by "
+                f"History.from_events)"
+            )
+    return listed
+
+
 def name_of(process: Hashable) -> str:
     """How a process is called in a text."""
     if isinstance(process, str):
@@ -204,6 +248,8 @@ class History:
     are no ``Exception``: cancellations, and whatever else tears a fiber down.  ``unknown=()`` where a cancelled
     operation is known to have had no effect and the model says so; add ``TimeoutError`` where a timeout leaves it open.
     ``copy``: applied to every argument and result that is recorded, ``copy.deepcopy`` if they are changed later.
+
+    Errors: TypeError for arguments of another kind; ValueError if two events have the same number.
     """
 
     def __init__(
@@ -213,7 +259,11 @@ class History:
         unknown: tuple[type[BaseException], ...] | None = None,
         copy: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.operations = sorted(operations, key=lambda operation: operation.invoked)
+        if unknown is not None and not are_exceptions(unknown):
+            raise TypeError(f"unknown is a tuple of types of exceptions, or None, not {unknown!r}")
+        if copy is not None and not callable(copy):
+            raise TypeError(f"copy is a function of one value, or None, not {copy!r}")
+        self.operations = sorted(operations_of("operations", operations), key=lambda operation: operation.invoked)
         self._unknown, self._copy = unknown, copy
         events = [n for o in self.operations for n in (o.invoked, o.returned) if n is not None]
         if len(set(events)) < len(events):
@@ -228,7 +278,8 @@ class History:
         ``("abort", process)``.  Errors: ValueError for an event that does not fit.
         """
         history, open_by = cls(), dict[Hashable, Operation]()
-        for kind, process, *rest in events:
+        for event in events:
+            kind, process, rest = _parts_of(event)
             if (process in open_by) is (kind == "invoke"):
                 what = f"has not responded to {open_by[process].call}" if process in open_by else "has invoked nothing"
                 raise ValueError(f"{(kind, process, *rest)}: process {process!r} {what}")
@@ -238,10 +289,8 @@ class History:
                 history.returned(open_by.pop(process), *rest)
             elif kind == "raise":
                 history._respond(open_by.pop(process), _RAISED, None, *rest)
-            elif kind == "abort":
-                history.aborted(open_by.pop(process), *rest)
             else:
-                raise ValueError(f"an event is invoke, return, raise or abort, not {kind!r}")
+                history.aborted(open_by.pop(process), *rest)
         return history
 
     def invoke(self, process: Hashable, name: str, *args: Any, **kwargs: Any) -> Operation:
@@ -289,8 +338,11 @@ class History:
         """A proxy of ``obj`` whose public methods, ``async`` ones too, record themselves.
 
         ``with``, ``len``, ``in`` and ``[]`` are recorded under their special names.  ``only`` names the methods to
-        record, where others (statistics, helpers) are not operations of the specification.
+        record, where others (statistics, helpers) are not operations of the specification.  Errors: TypeError if
+        it is a text, which would be the names of its letters.
         """
+        if only is not None and (isinstance(only, str) or not isinstance(only, Iterable)):
+            raise TypeError(f"only is a collection of names of methods, or None, not {only!r}")
         specials = {name: _special(name) for name in _SPECIALS if hasattr(type(obj), name)}
         proxy = type(f"Recorded{type(obj).__name__}", (_Proxy,), specials)
         return proxy(self, obj, process, None if only is None else frozenset(only))
@@ -331,6 +383,35 @@ class History:
         processes = len({operation.process for operation in self.operations})
         pending = sum(operation.pending for operation in self.operations)
         return f"<History: {len(self)} operations by {processes} processes, {pending} pending>"
+
+
+#: How many values may follow the process, at least and at most; and what they are.
+_EVENTS: dict[str, tuple[int, int | None, str]] = {
+    "invoke": (1, None, "the name of the operation and its arguments"),
+    "return": (0, 1, "the result"),
+    "raise": (1, 1, "the exception"),
+    "abort": (0, 1, "perhaps an exception"),
+}
+
+
+def _parts_of(event: tuple[Any, ...]) -> tuple[str, Hashable, list[Any]]:
+    """The kind of an event, the process, and the rest."""
+    if not isinstance(event, tuple | list) or len(event) < 2 or not isinstance(event[0], str):
+        raise ValueError(f"an event is a tuple of its kind, the process, and what belongs to it, not {event!r}")
+    kind, process, *rest = event
+    if kind not in _EVENTS:
+        raise ValueError(f"an event is invoke, return, raise or abort, not {kind!r}")
+    if not hashable(process):
+        raise ValueError(f"{event!r}: a process is hashable, and {process!r} is not")
+    least, most, what = _EVENTS[kind]
+    fits = len(rest) >= least and (most is None or len(rest) <= most)
+    if kind == "invoke":
+        fits = fits and isinstance(rest[0], str)
+    elif kind == "raise" or (kind == "abort" and rest):
+        fits = fits and isinstance(rest[0], BaseException)
+    if not fits:
+        raise ValueError(f"{event!r}: behind the process of {kind!r} stands {what}")
+    return kind, process, rest
 
 
 _SPECIALS = ("__getitem__", "__setitem__", "__delitem__", "__contains__", "__len__", "__enter__", "__exit__")

@@ -47,7 +47,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .history import History, Operation, name_of
+from .history import History, Operation, hashable, name_of, operations_of
 from .models import Model, as_model
 
 __all__ = [
@@ -208,6 +208,8 @@ class _Search:
         before_it = [head, *range(head)]
         base = window = pending = 0
         state, path = self.model.init(), cast(_Path, None)
+        if not hashable(state):
+            raise TypeError(f"the states of a model are hashable: {type(self.model).__name__}.init() made {state!r}")
         key = (0, 0, 0, state)
         stack: list[tuple[Any, ...]] = []
         if to_place == 0 and goal < 0:
@@ -371,8 +373,9 @@ class Linearizability:
     def counterexample(self, *, max_nodes: int | None = MAX_NODES) -> History:
         """A minimal part of the history that shows a "no": see ``minimal_counterexample``.
 
-        Errors: ValueError if the verdict is another one.
+        Errors: ValueError if the verdict is another one; TypeError and ValueError for a limit that is none.
         """
+        _check_max_nodes(max_nodes)
         if self._failure is None:
             raise ValueError(f"there is no counterexample: the verdict is {str(self.verdict)!r}")
         return _minimal(self._failure, max_nodes)
@@ -383,6 +386,44 @@ class Linearizability:
     def __repr__(self) -> str:
         why = "" if self.failed is None else f", {name_of(self.failed.process)}: {self.failed}"
         return f"<Linearizability: {self.verdict}{why}, {self.nodes} nodes>"
+
+
+def _check_max_nodes(max_nodes: int | None) -> None:
+    if max_nodes is None:
+        return
+    expected = f"max_nodes is a whole number from 1 on, or None for no limit, not {max_nodes!r}"
+    if not isinstance(max_nodes, int) or isinstance(max_nodes, bool):
+        raise TypeError(expected)
+    if max_nodes < 1:
+        raise ValueError(expected)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is None:
+        return
+    expected = f"timeout is a number of seconds from 0 on, or None for no limit, not {timeout!r}"
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise TypeError(expected)
+    if not timeout >= 0:
+        raise ValueError(expected)
+
+
+def _divided(
+    operations: Iterable[Operation], partition: Callable[[Operation], Hashable] | None
+) -> dict[Hashable, list[Operation]]:
+    """The operations of each part, by its key."""
+    if partition is None:
+        listed = list(operations)
+        return {None: listed} if listed else {}
+    if not callable(partition):
+        raise TypeError(f"partition is a function from an Operation to the key of its part, or None, not {partition!r}")
+    parts: dict[Hashable, list[Operation]] = {}
+    for operation in operations:
+        key = partition(operation)
+        if not hashable(key):
+            raise TypeError(f"partition gives each operation a hashable key, and gave {operation} {key!r}")
+        parts.setdefault(key, []).append(operation)
+    return parts
 
 
 def linearizable(
@@ -401,13 +442,15 @@ def linearizable(
     "unknown" after so many configurations of a part (some microseconds and 300 bytes each, more for large states and
     for a ``SequentialModel``); None for no limit.  ``timeout``: the same after so many seconds in all, which depends on
     the machine.
-    Errors: what the model raises.  Does not block.
+    Errors: TypeError and ValueError for arguments that make no sense, before it searches; what the model and
+    ``partition`` raise.  Does not block.
     """
     model = as_model(model)
+    _check_max_nodes(max_nodes)
+    _check_timeout(timeout)
+    whole = history if isinstance(history, History) else History(operations_of("history", history))
+    parts = _divided(whole, partition)
     deadline = None if timeout is None else time.monotonic() + timeout
-    parts: dict[Hashable, list[Operation]] = {}
-    for operation in history if isinstance(history, History) else History(history):
-        parts.setdefault(None if partition is None else partition(operation), []).append(operation)
     nodes, searches = 0, list[_Search]()
     undecided: tuple[Hashable, _Search] | None = None
     for part, operations in parts.items():
@@ -450,7 +493,7 @@ def assert_linearizable(
 ) -> None:
     """Raise ``NotLinearizable``, with a minimal counterexample, unless ``linearizable`` says yes.
 
-    Errors: ``Undecided`` if it reaches a limit.
+    Errors: ``Undecided`` if it reaches a limit; otherwise as ``linearizable``.
     """
     answer = linearizable(history, model, partition=partition, max_nodes=max_nodes, timeout=timeout)
     if not answer:
@@ -476,7 +519,7 @@ def minimal_counterexample(
     Without that, what remains of "an item was delivered twice" would be one ``get`` of an item that nobody put.
     Operations that share a value are tried together, too, and in the end all pairs.
     After ``max_nodes`` configurations it returns what it has so far.  Errors: ValueError if the history is
-    linearizable, ``Undecided`` if that is unknown.
+    linearizable, ``Undecided`` if that is unknown; otherwise as ``linearizable``.
     """
     answer = linearizable(history, model, partition=partition, max_nodes=max_nodes)
     if answer:

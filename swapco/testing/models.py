@@ -33,7 +33,7 @@ from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Generic, TypeVar, cast
 
-from .history import SELF, Operation, shown
+from .history import SELF, Operation, are_exceptions, hashable, shown
 
 __all__ = ["FifoQueue", "Model", "SequentialModel"]
 
@@ -70,8 +70,13 @@ class Model(Generic[S]):
 
     def step(self, state: S, operation: Operation) -> Iterable[S]:
         """The states in which the operation, with its outcome, may leave ``state``; none if it is impossible."""
-        possible, after = self.apply(state, operation)
-        return (after,) if possible else ()
+        answer: Any = self.apply(state, operation)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise TypeError(
+                f"{type(self).__name__}.apply() returns a pair (possible, state afterwards), and for {operation} it "
+                f"returned {answer!r}"
+            )
+        return (answer[1],) if answer[0] else ()
 
     def describe(self, state: S) -> str:
         """The state, for explanations."""
@@ -105,7 +110,8 @@ class SequentialModel(Model[_State]):
     TypeError says if it cannot be), and everything counts, the order of a dict, too: where that does not matter,
     ``key=lambda store: frozenset(store.items.items())`` saves much time.
 
-    Errors: AttributeError if the object has no method for an operation.
+    Errors: TypeError for arguments that are no functions, and for a key that is not hashable; AttributeError if the
+    object has no method for an operation.
     """
 
     def __init__(
@@ -115,6 +121,11 @@ class SequentialModel(Model[_State]):
         copy: Callable[[Any], Any] | None = None,
         key: Callable[[Any], Hashable] | None = None,
     ) -> None:
+        if not callable(factory):
+            raise TypeError(f"factory is a class or a function that makes the sequential object, not {factory!r}")
+        for argument, function in (("copy", copy), ("key", key)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{argument} is a function of the sequential object, or None, not {function!r}")
         self._factory, self._copy, self._key = factory, copy, key
         self._states: dict[Hashable, _State] = {}
         self._opaque: dict[int, Any] = {}
@@ -130,6 +141,8 @@ class SequentialModel(Model[_State]):
 
     def _state(self, obj: Any) -> _State:
         key = _frozen(obj, self._opaque, {}) if self._key is None else self._key(obj)
+        if self._key is not None and not hashable(key):
+            raise TypeError(f"key is a function to something hashable, and of {obj!r} it made {key!r}")
         found = self._states.get(key)
         if found is None:
             found = self._states[key] = _State(obj)
@@ -309,6 +322,12 @@ def _frozen(value: Any, opaque: dict[int, Any], seen: dict[int, tuple[int, Any]]
     return frozen
 
 
+def _names(argument: str, names: Iterable[str]) -> frozenset[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"{argument} is a collection of names of methods, such as ({argument!r},), not {names!r}")
+    return frozenset(names)
+
+
 class FifoQueue(Model[frozenset[Operation]]):
     """An unbounded queue, first in, first out, whose order is not decided before it is observed.
 
@@ -322,6 +341,9 @@ class FifoQueue(Model[frozenset[Operation]]):
     A ``get`` that raises an exception of the type ``empty`` has found the queue empty.  There is no ``len`` and no
     limit: these observe how many items there are, and the moments cannot be exchanged any more.  ``order`` of a "yes"
     may have puts in another order than the items come out.
+
+    Errors: TypeError for names that are none (one text would be the names of its letters) and for ``empty`` that is no
+    type of exceptions; AttributeError if the history has another method.
     """
 
     def __init__(
@@ -331,7 +353,9 @@ class FifoQueue(Model[frozenset[Operation]]):
         get: Iterable[str] = ("get", "get_nowait"),
         empty: type[BaseException] = Exception,
     ) -> None:
-        self._put, self._get, self._empty = frozenset(put), frozenset(get), empty
+        self._put, self._get, self._empty = _names("put", put), _names("get", get), empty
+        if not are_exceptions(empty):
+            raise TypeError(f"empty is the type of the exception that says the queue is empty, not {empty!r}")
 
     def init(self) -> frozenset[Operation]:
         """An empty queue."""

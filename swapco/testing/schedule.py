@@ -14,6 +14,8 @@ is refused before it takes memory.
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import json
 import os
 import re
@@ -22,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
-__all__ = ["SHORT_CODE", "Named", "Schedule", "load_schedule"]
+__all__ = ["SHORT_CODE", "Named", "Schedule", "check_save", "failures_directory", "load_schedule"]
 
 #: The longest code that anybody would copy out of a report.
 SHORT_CODE = 160
@@ -31,6 +33,11 @@ _FORMAT = 1
 _MOST_DECISIONS = 5_000_000
 #: Bytes of a file besides the path.
 _ROOM = 700
+#: What a relative place of failing schedules is relative to: a test may change the working directory.
+try:
+    _STARTED_IN = os.getcwd()
+except OSError:  # it does not exist any more
+    _STARTED_IN = os.curdir
 _GAPS = re.compile(r"\d{1,9}(:\d{1,9})?(,\d{1,9}(:\d{1,9})?)*", re.ASCII)
 
 
@@ -127,12 +134,51 @@ class Schedule(NamedTuple):
             raise ValueError(f"this is no schedule of swapco.testing: {error}") from error
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write the file; directories are made."""
-        target = FilePath(file)
+        """Write the file; directories are made.  Errors: OSError, after which nothing half written is left."""
+        text = os.fspath(file)
+        if _names_a_directory(text):
+            raise IsADirectoryError(errno.EISDIR, "a schedule is saved in a file, and this is a directory", text)
+        target = FilePath(text)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{os.getpid()}")
-        temporary.write_text(self.to_json())
-        temporary.replace(target)
+        try:
+            temporary.write_text(self.to_json())
+            temporary.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def failures_directory() -> FilePath:
+    """Where failing schedules are kept by default: ``.swapco``, or ``$SWAPCO_FAILURES`` of this moment; absolute.
+
+    A relative one is in the directory in which ``swapco.testing`` was imported, so that a test that has changed the
+    working directory is found again.
+    """
+    return FilePath(_STARTED_IN, os.environ.get("SWAPCO_FAILURES") or ".swapco")
+
+
+def check_save(save: object) -> None:
+    """Refuse at once what cannot be an argument ``save``: that is True, False, or the file to write.
+
+    Errors: TypeError for what is neither a bool nor a path of text; ValueError for a path that names no file (it is
+    empty, has a NUL, ends with a separator, or is a directory).
+    """
+    if isinstance(save, bool):
+        return
+    text: object = os.fspath(save) if isinstance(save, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise TypeError(f"save is True, False or the file to write (str or os.PathLike), not {save!r}")
+    if not text or "\0" in text:
+        raise ValueError(f"save is True, False or the file to write, and {text!r} names none")
+    if _names_a_directory(text):
+        such = os.path.join(text, "failure.json")
+        raise ValueError(f"save is the file to write, and {text!r} is a directory: name a file, such as {such!r}")
+
+
+def _names_a_directory(path: str) -> bool:
+    return os.path.basename(path) in ("", os.curdir, os.pardir) or os.path.isdir(path)
 
 
 def load_schedule(source: str | os.PathLike[str] | Schedule | Sequence[int]) -> Schedule:

@@ -50,9 +50,20 @@ def test_a_history_can_be_written_down_and_read_back() -> None:
         ([("return", "A", 1)], "'A' has invoked nothing"),
         ([("invoke", "A", "get"), ("invoke", "A", "get")], r"has not responded to get\(\)"),
         ([("invoke", "A", "get"), ("ok", "A", 1)], "not 'ok'"),
+        ([1], "a tuple of its kind, the process, and what belongs to it, not 1"),
+        (["invoke"], "a tuple of its kind, the process, and what belongs to it, not 'invoke'"),
+        ([("invoke",)], r"a tuple of its kind, the process, and what belongs to it, not \('invoke',\)"),
+        ([(1, "A", "get")], r"a tuple of its kind, the process, and what belongs to it, not \(1, 'A', 'get'\)"),
+        ([("invoke", ["A"], "get")], r"a process is hashable, and \['A'\] is not"),
+        ([("invoke", "A")], "of 'invoke' stands the name of the operation"),
+        ([("invoke", "A", 3)], "of 'invoke' stands the name of the operation"),
+        ([("invoke", "A", "get"), ("return", "A", 1, 2)], "of 'return' stands the result"),
+        ([("invoke", "A", "get"), ("raise", "A")], "of 'raise' stands the exception"),
+        ([("invoke", "A", "get"), ("raise", "A", "IndexError")], "of 'raise' stands the exception"),
+        ([("invoke", "A", "get"), ("abort", "A", 3)], "of 'abort' stands perhaps an exception"),
     ],
 )
-def test_events_that_do_not_fit_are_an_error(written: list[tuple[Any, ...]], message: str) -> None:
+def test_events_that_do_not_fit_are_an_error(written: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         History.from_events(written)
 
@@ -64,6 +75,50 @@ def test_operations_from_elsewhere_are_checked() -> None:
         History([Operation("get", process=1, invoked=3, returned=4), Operation("get", process=2, invoked=4)])
     history = History([Operation("get", process=1, invoked=3, returned=9)])
     assert history.invoke(1, "get").invoked == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": 3}, TypeError, "name is the text that names the operation, not 3"),
+        ({"process": []}, TypeError, r"process is who calls get\(\), a hashable value, not \[\]"),
+        ({"invoked": "1"}, TypeError, "invoked is the number of an event of get.*a whole number, not '1'"),
+        ({"invoked": None}, TypeError, "invoked is the number of an event of get.*a whole number, not None"),
+        ({"returned": 2.5}, TypeError, "returned is the number of an event of get.*a whole number, not 2.5"),
+        ({"invoked": -1}, ValueError, "invoked is the number of an event of get.*from 0 on, not -1"),
+    ],
+)
+def test_what_is_no_operation_is_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Operation(**{"name": "get", "process": "A", "invoked": 0} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: History([1, 2]), "operations is a History, or operations of one, and 1 is no Operation"),
+        (lambda: History(5), "operations is a History, or operations of one, not 5"),
+        (lambda: History(unknown="x"), "unknown is a tuple of types of exceptions, or None, not 'x'"),
+        (lambda: History(unknown=(ValueError, 3)), r"unknown is a tuple of types of exceptions, or None, not \("),
+        (lambda: History(copy=3), "copy is a function of one value, or None, not 3"),
+        (lambda: History().wrap([], only="append"), "only is a collection of names.* not 'append'"),
+        (lambda: History().wrap([], only=3), "only is a collection of names.* not 3"),
+    ],
+)
+def test_arguments_of_a_history_are_checked(make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_what_makes_the_operations_raises_its_own_errors() -> None:
+    def broken() -> Any:
+        yield Operation("get", process="A", invoked=0)
+        raise TypeError("of the generator")
+
+    with pytest.raises(TypeError, match="of the generator"):
+        History(broken())
 
 
 def test_an_operation_responds_once() -> None:

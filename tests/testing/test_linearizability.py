@@ -279,6 +279,72 @@ def test_an_empty_history_is_linearizable() -> None:
     assert answer.order == ()
 
 
+# --------------------------------------------------------------------------------------------- what makes no sense
+
+
+def not_to_be_called(*_: Any) -> Any:
+    raise AssertionError("the search has begun")
+
+
+class Untouched(Model[int]):
+    """Fails the test if it is asked anything."""
+
+    init = step = apply = not_to_be_called
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"history": [1, 2]}, TypeError, "history is a History, or operations of one, and 1 is no Operation.*from_events"),
+    ({"history": [("invoke", "A", "get")]}, TypeError, "history is a History.*is no Operation.*from_events"),
+    ({"history": 5}, TypeError, "history is a History, or operations of one, not 5"),
+    ({"model": 3}, TypeError, "a model is a Model, or a class .*, not 3"),
+    ({"partition": 3}, TypeError, "partition is a function from an Operation .*, not 3"),
+    ({"partition": "key"}, TypeError, "partition is a function from an Operation .*, not 'key'"),
+    ({"partition": lambda o: [o.name]}, TypeError, r"partition gives .* a hashable key, and .* put\(1\) .*\['put'"),
+    ({"max_nodes": "x"}, TypeError, "max_nodes is a whole number from 1 on, or None for no limit, not 'x'"),
+    ({"max_nodes": 1.5}, TypeError, "max_nodes is a whole number from 1 on, or None for no limit, not 1.5"),
+    ({"max_nodes": True}, TypeError, "max_nodes is a whole number from 1 on, or None for no limit, not True"),
+    ({"max_nodes": -1}, ValueError, "max_nodes is a whole number from 1 on, or None for no limit, not -1"),
+    ({"max_nodes": 0}, ValueError, "max_nodes is a whole number from 1 on, or None for no limit, not 0"),
+    ({"timeout": "x"}, TypeError, "timeout is a number of seconds from 0 on, or None for no limit, not 'x'"),
+    ({"timeout": True}, TypeError, "timeout is a number of seconds from 0 on, or None for no limit, not True"),
+    ({"timeout": -0.5}, ValueError, "timeout is a number of seconds from 0 on, or None for no limit, not -0.5"),
+    ({"timeout": float("nan")}, ValueError, "timeout is a number of seconds from 0 on, or None .*, not nan"),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong", "error", "message"),
+    [
+        (check, *case)
+        for check in (linearizable, assert_linearizable, minimal_counterexample)
+        for case in WRONG
+        if check is not minimal_counterexample or "timeout" not in case[0]  # which it has not
+    ],
+)
+def test_arguments_that_make_no_sense_are_named_at_once(
+    check: Any, wrong: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    arguments = {"history": events("A put 1; B get"), "model": Untouched} | wrong
+    with pytest.raises(error, match=message):
+        check(**arguments)
+
+
+def test_the_limit_of_a_counterexample_is_checked() -> None:
+    answer = linearizable(events("A get; A = 3"), FifoQueue)
+    assert answer.verdict == "no"
+    with pytest.raises(ValueError, match="max_nodes is a whole number from 1 on, .* not 0"):
+        answer.counterexample(max_nodes=0)
+
+
+def test_a_state_that_is_not_hashable_is_named() -> None:
+    class Listed(Model[Any]):
+        def init(self) -> Any:
+            return []
+
+    with pytest.raises(TypeError, match=r"the states of a model are hashable: Listed.init\(\) made \[\]"):
+        linearizable(events("A put 1; A = None"), Listed)
+
+
 # ------------------------------------------------------------------------------------------------------ limits
 
 

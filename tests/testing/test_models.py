@@ -12,7 +12,7 @@ import pytest
 from histories import Queue, Spec, Store, brute_force, events, history_of, scripts
 from hypothesis import given, settings
 
-from swapco.testing.history import History
+from swapco.testing.history import History, Operation
 from swapco.testing.linearizability import linearizable
 from swapco.testing.models import FifoQueue, Model, SequentialModel, _is_ordinary
 
@@ -223,6 +223,40 @@ def test_a_model_that_is_none_is_an_error() -> None:
         linearizable(events("A put 1"), Model)
     with pytest.raises(NotImplementedError, match="apply"):
         Model[int]().step(0, events("A put 1").operations[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SequentialModel(3), "factory is a class or a function that makes the sequential object, not 3"),
+        (lambda: SequentialModel(Queue, copy=3), "copy is a function of the sequential object, or None, not 3"),
+        (lambda: SequentialModel(Queue, key="x"), "key is a function of the sequential object, or None, not 'x'"),
+        (lambda: FifoQueue(put="enqueue"), r"put is a collection of names of methods, .*, not 'enqueue'"),
+        (lambda: FifoQueue(get=3), "get is a collection of names of methods, .*, not 3"),
+        (lambda: FifoQueue(empty=3), "empty is the type of the exception .*, not 3"),
+    ],
+)
+def test_arguments_of_models_are_checked(make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_key_that_is_not_hashable_is_named() -> None:
+    with pytest.raises(TypeError, match=r"key is a function to something hashable, and of .* it made \[\]"):
+        linearizable(events("A put 1; A = None"), SequentialModel(Queue, key=lambda queue: queue.items))
+
+
+@pytest.mark.parametrize("answer", [None, True, 3, (True,), (True, 1, 2), "ok"])
+def test_an_answer_of_apply_that_is_no_pair_is_named(answer: Any) -> None:
+    class Forgetful(Model[int]):
+        def init(self) -> int:
+            return 0
+
+        def apply(self, state: int, operation: Operation) -> Any:
+            return answer
+
+    with pytest.raises(TypeError, match=r"Forgetful.apply\(\) returns a pair .* for put\(1\) -> None it returned"):
+        linearizable(events("A put 1; A = None"), Forgetful)
 
 
 def test_fifo_queue_names_what_could_be_first() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 import swapco
 from swapco import testing
 from swapco.testing import Schedule
-from swapco.testing.schedule import Named, load_schedule
+from swapco.testing.schedule import Named, check_save, failures_directory, load_schedule
 from swapco.testing.trace import stripped
 
 MANY = settings(max_examples=150, deadline=None)
@@ -97,6 +100,130 @@ def test_what_is_saved_replaces_what_was_there(tmp_path: Path) -> None:
     Schedule((1,) * 50).save(file)
     Schedule((2,)).save(file)
     assert load_schedule(file).path == (2,)
+
+
+# ---------------------------------------------------------------------------------------------- where it is saved
+
+
+class PathOfBytes:
+    """An ``os.PathLike`` that is no text."""
+
+    def __fspath__(self) -> bytes:
+        return b"x.json"
+
+
+@pytest.mark.parametrize("save", [None, 5, 0, 1.5, b"x.json", ["x.json"], PathOfBytes(), str])
+def test_what_is_no_place_to_save_is_refused(save: object) -> None:
+    with pytest.raises(TypeError, match="save is True, False or the file to write") as caught:
+        check_save(save)
+    assert str(caught.value).endswith(f"not {save!r}")
+
+
+@pytest.mark.parametrize("save", ["", "x\0.json"])
+def test_a_path_that_names_nothing_is_refused(save: str) -> None:
+    with pytest.raises(ValueError, match="save is True, False or the file to write") as caught:
+        check_save(save)
+    assert f"{save!r} names none" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "save", ["there", "there/", "new/", ".", "..", "new/..", "/", Path("there"), Path(), Path(".."), Path("/")]
+)
+def test_a_directory_is_refused_at_once_and_nothing_is_left_in_it(
+    save: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"is a directory: name a file, such as '.*failure\.json'"):
+        check_save(save)
+    with pytest.raises(IsADirectoryError):
+        Schedule((1,)).save(save)
+    assert [str(entry) for entry in Path().rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("save", [True, False, "x.json", "x", "new/deeper/x.json", "there.json"])
+def test_a_place_to_save_is_none_that_is_refused(save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.json").write_text("of the last run")
+    check_save(save)
+    if isinstance(save, str):
+        check_save(Path(save))
+        Schedule((1,)).save(save)
+        assert load_schedule(Path(save)).path == (1,)
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("at", ["write_text", "replace"])
+def test_nothing_half_written_is_left_by_a_failure_to_save(
+    error: BaseException, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.json"
+    Schedule((2,)).save(file)
+
+    def fails(temporary: Path, *arguments: Any) -> None:
+        temporary.write_bytes(b"half of it")
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, at, fails)
+        with pytest.raises(type(error)):
+            Schedule((1,) * 50).save(file)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+    assert load_schedule(file).path == (2,)
+
+
+def test_the_directory_of_failures_stays_where_the_process_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test may change the working directory, for good or for a while."""
+    began = Path.cwd()
+    monkeypatch.delenv("SWAPCO_FAILURES", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert failures_directory() == began / ".swapco"
+    monkeypatch.setenv("SWAPCO_FAILURES", "failures")
+    assert failures_directory() == began / "failures"
+    monkeypatch.setenv("SWAPCO_FAILURES", str(tmp_path / "failures"))
+    assert failures_directory() == tmp_path / "failures"
+
+
+def test_a_failure_is_kept_where_the_process_began(tmp_path: Path) -> None:
+    """Not where its test has gone."""
+    program = """
+import os, sys; sys.path.append(sys.argv[1])
+import swapco
+from swapco import testing
+os.mkdir("elsewhere"); os.chdir("elsewhere")
+def body():
+    order = []
+    swapco.wait([swapco.spawn(order.append, i) for i in range(2)])
+    assert order == [0, 1]
+print(testing.search(body, name="it").path)
+"""
+    root = Path(swapco.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(root)], cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "SWAPCO_FAILURES"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    kept = tmp_path / ".swapco" / "it.json"
+    assert done.stdout == f"{kept}\n", done.stderr
+    assert kept.exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_process_may_begin_in_a_directory_that_is_gone(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; sys.path.append(sys.argv[2]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+        "from swapco.testing.schedule import failures_directory; print(failures_directory())"
+    )
+    (tmp_path / "gone").mkdir()
+    root = Path(swapco.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(tmp_path / "gone"), str(root)],
+        env={name: value for name, value in os.environ.items() if name != "SWAPCO_FAILURES"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == ".swapco\n", done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ size

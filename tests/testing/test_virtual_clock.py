@@ -67,6 +67,12 @@ def test_the_clock_starts_where_it_is_told_and_ends_where_the_program_did() -> N
     assert clock.time() == 105.0
 
 
+@pytest.mark.parametrize("autojump", ["no", "", 0, 1, None])
+def test_whether_it_jumps_is_true_or_false(autojump: Any) -> None:
+    with pytest.raises(TypeError, match=f"autojump is True or False, not {autojump!r}"):
+        VirtualClock(autojump=autojump)
+
+
 def test_without_autojump_only_advance_moves_it() -> None:
     clock = VirtualClock(autojump=False)
     slept: list[float] = []
