@@ -15,6 +15,9 @@ Two orders:
   (Musuvathi & Qadeer, "Iterative context bounding", 2007) with every bound at once, and no schedule runs twice.  It
   keeps about three short strings for a schedule that has children left to run.
 
+A proof that nothing simpler fails has to run *all* that is simpler, if nothing is known of the program but its runs.
+How many that are is not known before, but a lower bound is: the children of those that have run (``pending``).
+
 ``SimplestFirst`` also prunes, if runs come with footprints (after Musuvathi & Qadeer, "Partial-order reduction for
 context-bounded state exploration", 2007).  A state is what led to it: its steps, and which of them depend on which (a
 Mazurkiewicz trace), with the run queue's order, on which deviations are counted, and the current actor.  A state that
@@ -43,6 +46,7 @@ __all__ = [
     "Exhaustion",
     "MinimumProof",
     "SimplestFirst",
+    "difference",
     "exhaust",
     "prove_minimum",
     "simpler_schedules",
@@ -148,11 +152,12 @@ class DepthFirst(Enumeration):
 class _Children:
     """The schedules that deviate once more than ``prefix``, all by a preemption or all without, simplest first."""
 
-    __slots__ = ("_arities", "_at", "_choice", "_prefix", "deviations", "preemptions")
+    __slots__ = ("_arities", "_at", "_choice", "_prefix", "deviations", "left", "preemptions")
 
-    def __init__(self, prefix: str, arities: str, preemptions: int, deviations: int) -> None:
+    def __init__(self, prefix: str, arities: list[int], preemptions: int, deviations: int) -> None:
         self._prefix = prefix
-        self._arities = arities  # of the decisions after the prefix; 0 for those of the other kind
+        self._arities = "".join(map(chr, arities))  # of the decisions after the prefix; 1 for those of the other kind
+        self.left = sum(arities) - len(arities)  # how many ``next`` has not returned
         self._at = len(arities)
         self._choice = 0
         self.preemptions = preemptions
@@ -162,11 +167,12 @@ class _Children:
         """The path of the next one.  The latest deviation comes first: the path begins with more zeros."""
         if not self._choice:
             at = self._at - 1
-            while at >= 0 and self._arities[at] == "\0":
+            while at >= 0 and self._arities[at] == "\1":
                 at -= 1
             if at < 0:
                 return None
             self._at = at
+        self.left -= 1
         self._choice += 1
         path = self._prefix + "\0" * self._at + chr(self._choice)
         if self._choice + 1 >= ord(self._arities[self._at]):
@@ -206,12 +212,26 @@ class SimplestFirst(Enumeration):
         self._states: dict[_State, int] = {}  # the fewest deviations on a way there
         if deviation_bound is not None and not count_deviations:
             raise ValueError("a deviation_bound needs count_deviations")
+        self.pending = 0
+        """Schedules that are left to run for sure: those after them nobody has seen yet."""
         if self.below > (0, 0) and self.preemption_bound >= 0 and self.deviation_bound >= 0:
             self._heap.append((0, 0, "", None))
+            self.pending = 1
 
     @property
     def exhausted(self) -> bool:
         return not self._heap
+
+    def lower(self, below: tuple[int, int]) -> None:
+        """From now on only schedules whose pair (preemptions, deviations) is smaller than ``below``."""
+        self.below = min(self.below, below)
+        self._heap = [entry for entry in self._heap if entry[:2] < below]
+        heapq.heapify(self._heap)
+        self.pending = self.pending_below(below)
+
+    def pending_below(self, bound: tuple[int, int]) -> int:
+        """How many of ``pending`` have a pair (preemptions, deviations) smaller than ``bound``."""
+        return sum([1 + (0 if entry[3] is None else entry[3].left) for entry in self._heap if entry[:2] < bound])
 
     def next_chooser(self) -> FollowPath | None:
         return FollowPath([ord(choice) for choice in self._heap[0][2]]) if self._heap else None
@@ -222,10 +242,9 @@ class SimplestFirst(Enumeration):
         self.schedules += 1
         self.decisions += len(decisions)
         begin = len(prefix)
-        if len(decisions) < begin or any(
-            chr(decision[2]) != choice for decision, choice in zip(decisions, prefix, strict=False)
-        ):
-            raise UncontrolledNondeterminism(_difference([ord(choice) for choice in prefix], decisions))
+        if "".join([chr(decision[2]) for decision in decisions[:begin]]) != prefix:
+            raise UncontrolledNondeterminism(difference([ord(choice) for choice in prefix], decisions))
+        self.pending -= 1
         follower = None if siblings is None else siblings.next()
         if follower is None:
             heapq.heappop(self._heap)
@@ -233,17 +252,15 @@ class SimplestFirst(Enumeration):
             assert siblings is not None
             heapq.heapreplace(self._heap, (siblings.preemptions, siblings.deviations, follower, siblings))
         end = self._known_from(execution, begin, deviations) if self.reduce and execution.steps else len(decisions)
-        fresh = decisions[begin:end]
+        if deviations >= self.deviation_bound:
+            return
         for preempts in (False, True):
             children_preemptions = preemptions + preempts
-            if (
-                children_preemptions > self.preemption_bound
-                or deviations >= self.deviation_bound
-                or (children_preemptions, deviations + 1) >= self.below
-            ):
-                continue
-            arities = "".join([chr(len(d[0])) if (d[1] >= 0) is preempts else "\0" for d in fresh])
+            if children_preemptions > self.preemption_bound or (children_preemptions, deviations + 1) >= self.below:
+                break
+            arities = [len(d[0]) if (d[1] >= 0) is preempts else 1 for d in decisions[begin:end]]
             children = _Children(prefix, arities, children_preemptions, deviations + 1)
+            self.pending += children.left
             path = children.next()
             if path is not None:
                 heapq.heappush(self._heap, (children_preemptions, deviations + 1, path, children))
@@ -437,10 +454,11 @@ def _must_repeat(before: list[Decision], now: list[Decision], length: int, prefi
     """The run followed the prefix, and met the same decisions as the one before it."""
     for at in range(length):
         if at >= len(now) or now[at][2] != prefix[at] or now[at][0] != before[at][0]:
-            raise UncontrolledNondeterminism(_difference(prefix, now, before))
+            raise UncontrolledNondeterminism(difference(prefix, now, before))
 
 
-def _difference(prefix: list[int], now: list[Decision], before: list[Decision] | None = None) -> str:
+def difference(prefix: list[int], now: list[Decision], before: list[Decision] | None = None) -> str:
+    """Where a run leaves the path that it was to follow, or meets another decision than ``before``: in words."""
     for at, choice in enumerate(prefix):
         if at >= len(now):
             return (

@@ -187,6 +187,51 @@ def test_reduction_without_counting_deviations_keeps_every_outcome_at_its_fewest
     assert len(reduced) <= len(runs)
 
 
+@FEW
+@given(programs(timers=True), BOUND, st.booleans())
+def test_what_is_pending_is_left_to_run(fibers: Fibers, bound: int | None, reduce: bool) -> None:
+    program = Program(main_of(fibers), footprints=reduce)
+    search = SimplestFirst(bound)
+    pending = []
+    for chooser in search:
+        pending.append(search.pending)
+        assert search.pending == search.pending_below((9999, 9999))
+        search.record(program.execute(chooser))
+        assume(search.schedules <= 1000)
+    assert search.pending == 0
+    assert all(0 < known <= search.schedules - at for at, known in enumerate(pending))
+    # all that can be known: the last of them is in sight when nothing new comes any more
+    assert pending == [] or pending[-1] == 1
+
+
+@FEW
+@given(programs(timers=True), st.integers(0, 60), st.tuples(st.integers(0, 3), st.integers(0, 4)))
+def test_a_bound_that_is_lowered_on_the_way_is_the_bound(fibers: Fibers, at: int, below: tuple[int, int]) -> None:
+    program = Program(main_of(fibers))
+    expected = [key for key, _ in run_all(program, SimplestFirst(below=below, reduce=False))]
+    search = SimplestFirst(reduce=False)
+    seen = []
+    for chooser in search:
+        if len(seen) == at:
+            search.lower(below)
+            assert search.pending == search.pending_below(below)
+            if search.exhausted:
+                break
+        execution = program.execute(search.next_chooser() or chooser)
+        search.record(execution)
+        seen.append(complexity(execution))
+    if len(seen) < at:
+        return
+    early = seen[:at]
+    assert seen[at:] == [key for key in expected if key not in early]
+
+
+def test_a_bound_is_not_raised() -> None:
+    search = SimplestFirst(below=(1, 1))
+    search.lower((2, 2))
+    assert search.below == (1, 1)
+
+
 def test_reduction_saves_runs_where_steps_are_independent() -> None:
     def main(world: World) -> Body:
         variables = [Shared(world) for _ in range(3)]

@@ -13,11 +13,20 @@ from toy import POINT, Body, Main, Program, Shared, World
 from toy_programs import Fibers, Operation, main_of, programs
 
 import swapco
-from benchmarks.testing_programs import BUGS, body_of
+from benchmarks.testing_programs import BUGS, LockCycle, LostWakeup, body_of
 from swapco import testing
-from swapco.testing.exhaust import DepthFirst, exhaust, prove_minimum
-from swapco.testing.shrink import TO_ITS_END, FollowSegments, Segment, segments_of, shrink
-from swapco.testing.trace import Chooser, Decision, Execution, FollowPath, complexity, stripped
+from swapco.testing.execution import Program as RealProgram
+from swapco.testing.exhaust import DepthFirst, SimplestFirst, exhaust, prove_minimum
+from swapco.testing.shrink import TO_ITS_END, FollowSegments, Segment, Shrunk, segments_of, shrink
+from swapco.testing.trace import (
+    Chooser,
+    Decision,
+    Execution,
+    FollowPath,
+    UncontrolledNondeterminism,
+    complexity,
+    stripped,
+)
 
 REPLAYS = 200
 """How many the bar allows."""
@@ -38,11 +47,16 @@ class Counting:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.runs = 0
+        self.paths: list[tuple[int, ...]] = []
+
+    @property
+    def runs(self) -> int:
+        return len(self.paths)
 
     def __call__(self, chooser: Chooser) -> Execution:
-        self.runs += 1
-        return self.program.execute(chooser)
+        execution = self.program.execute(chooser)
+        self.paths.append(stripped(execution.path))
+        return execution
 
 
 def random_fibers(seed: int) -> Fibers:
@@ -66,9 +80,7 @@ def failures(programs_wanted: int) -> list[tuple[Program, Execution, tuple[int, 
     while len(found) < programs_wanted:
         seed += 1
         program = Program(main_of(random_fibers(seed)), footprints=False)
-        failure = next(
-            (run for at in range(30) if (run := program.execute(Randomly(31 * seed + at))).failed), None
-        )
+        failure = next((run for at in range(30) if (run := program.execute(Randomly(31 * seed + at))).failed), None)
         if failure is None or not failure.deviations:
             continue
         proof = prove_minimum(program.execute, failure, limit=1500)
@@ -141,6 +153,81 @@ def test_a_failure_of_a_hundred_decisions_is_shrunk_within_the_budget() -> None:
         assert shrunk.replays <= REPLAYS
 
 
+class FourLocks(LockCycle):
+    flows = 4
+
+
+class FiveLocks(LockCycle):
+    flows = 5
+
+
+class FourWakeups(LostWakeup):
+    flows = 4
+
+
+def shrunk_from_each_seed(body: Callable[[], None], *, seeds: int, proof: int = 0) -> list[tuple[Execution, Shrunk]]:
+    """What the failures that the default strategy finds are shrunk to."""
+    program = RealProgram(body)
+    found = []
+    for seed in range(seeds):
+        result = testing.search(body, seed=seed, shrink_failure=False, save=False)
+        assert result.schedule is not None
+        path = result.schedule.path
+
+        def session(path: tuple[int, ...] = path) -> tuple[Execution, Shrunk]:
+            failure = program.execute(FollowPath(path))
+            return failure, shrink(program.execute, failure, replays=REPLAYS, proof=proof)
+
+        found.append(program.session(session))
+    return found
+
+
+def test_where_few_schedules_are_simpler_the_minimum_is_proved_within_the_budget() -> None:
+    for _, shrunk in shrunk_from_each_seed(body_of(FourLocks), seeds=12):
+        assert complexity(shrunk.execution)[:2] == (1, 2)
+        assert shrunk.proved
+        assert shrunk.replays <= REPLAYS
+
+
+def test_a_preemption_is_traded_for_free_choices_where_too_many_schedules_are_simpler() -> None:
+    """200 replays cannot prove it; one preemption of two has to go, and another order to come."""
+    body = body_of(FiveLocks)
+    program = RealProgram(body)
+    simpler = program.session(lambda: exhaust(program.execute, SimplestFirst(below=(1, 3)))).schedules
+    assert simpler > 1000
+    outcomes = shrunk_from_each_seed(body, seeds=12, proof=2000)
+    assert [complexity(shrunk.execution)[:2] for _, shrunk in outcomes] == [(1, 3)] * 12
+    for _, shrunk in outcomes:
+        assert shrunk.proved
+        assert shrunk.replays == REPLAYS
+        assert simpler <= shrunk.replays + shrunk.proof_replays <= simpler + REPLAYS
+
+
+def test_what_cannot_be_proved_is_as_small_as_what_can() -> None:
+    """There are thousands of simpler ones; far more if all four fibers are to wait."""
+    for _, shrunk in shrunk_from_each_seed(body_of(FourWakeups), seeds=12):
+        assert isinstance(shrunk.execution.exception, testing.LostWakeup)
+        assert not shrunk.proved
+        assert complexity(shrunk.execution)[:2] in [(2, 2), (4, 4)]
+
+
+def test_shrinking_takes_hardly_more_runs_than_a_proof_has_to() -> None:
+    """Any simpler schedule could fail, so all of them have to run; candidates and later deviations are the rest."""
+    rest = []
+    for program, failure, minimum in failures(40):
+        simpler = 0
+        for chooser in (search := DepthFirst(minimum[0])):
+            run = program.execute(chooser)
+            search.record(run)
+            simpler += complexity(run)[:2] < minimum
+        shrunk = shrink(program.execute, failure, replays=10_000)
+        assert shrunk.proved
+        assert shrunk.replays >= simpler
+        rest.append(shrunk.replays - simpler)
+    assert sorted(rest)[len(rest) // 2] <= 10
+    assert max(rest) <= 50
+
+
 def test_a_minimised_failure_is_small() -> None:
     body = body_of(BUGS["lost wakeup, points"])
     result = testing.search(body, save=False)
@@ -173,13 +260,17 @@ def test_the_result_is_never_worse_and_fails_in_the_same_way(fibers: Fibers, see
     assert again.fingerprint == failure.fingerprint
 
 
-@settings(max_examples=20, deadline=None)
-@given(programs(), st.integers(0, 1000))
-def test_what_it_calls_proved_is_the_minimum(fibers: Fibers, seed: int) -> None:
+@settings(max_examples=60, deadline=None)
+@given(programs(timers=True), st.integers(0, 1000), st.integers(0, 200), st.sampled_from([0, 10, 100, 2000]))
+def test_what_it_calls_proved_is_the_minimum(fibers: Fibers, seed: int, replays: int, proof: int) -> None:
     program = Program(main_of(fibers), footprints=False)
     failure = program.execute(Randomly(seed))
     assume(failure.failed)
-    shrunk = shrink(program.execute, failure)
+    execute = Counting(program)
+    shrunk = shrink(execute, failure, replays=replays, proof=proof)
+    assert execute.runs == shrunk.replays + shrunk.proof_replays
+    assert shrunk.replays <= replays
+    assert shrunk.proof_replays <= proof
     assume(shrunk.proved)
     everything = []
     for chooser in (search := DepthFirst()):
@@ -189,6 +280,51 @@ def test_what_it_calls_proved_is_the_minimum(fibers: Fibers, seed: int) -> None:
             everything.append(complexity(run)[:2])
         assume(search.schedules < 1000)
     assert complexity(shrunk.execution)[:2] == min(everything)
+
+
+@settings(max_examples=40, deadline=None)
+@given(programs(timers=True), st.integers(0, 1000))
+def test_no_schedule_runs_twice(fibers: Fibers, seed: int) -> None:
+    program = Program(main_of(fibers), footprints=False)
+    failure = program.execute(Randomly(seed))
+    assume(failure.failed)
+    execute = Counting(program)
+    shrink(execute, failure)
+    known = [stripped(failure.path), *execute.paths]
+    assert len(set(known)) == len(known)
+
+
+def test_what_has_run_is_not_run_again_for_the_proof() -> None:
+    for program, failure, _ in failures(10):
+        execute = Counting(program)
+        shrunk = shrink(execute, failure, replays=8, proof=10_000)
+        assert shrunk.proved
+        in_proof = execute.paths[shrunk.replays :]
+        simpler = [path for path in in_proof if complexity(program.execute(FollowPath(path))) < shrunk.history[-1]]
+        assert not set(simpler) & {stripped(failure.path), *execute.paths[: shrunk.replays]}
+
+
+def test_a_program_that_depends_on_more_than_the_schedule_is_found_out() -> None:
+    runs = 0
+
+    def main(world: World) -> Body:
+        nonlocal runs
+        runs += 1
+
+        def fiber(number: int) -> Body:
+            for _ in range(3):
+                yield POINT
+            assert number == 0 or runs > 1, "only once"
+
+        for number in range(3 if runs % 2 else 4):
+            world.spawn(fiber(number))
+        yield from ()
+
+    program = Program(main)
+    failure = program.execute(FollowPath([2, 1, 1]))
+    assert failure.failed
+    with pytest.raises(UncontrolledNondeterminism, match="random"):
+        shrink(program.execute, failure)
 
 
 def test_the_same_failure_is_shrunk_in_the_same_way() -> None:
