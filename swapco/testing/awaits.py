@@ -45,12 +45,10 @@ def awaited_call(fiber: Any) -> tuple[str, Any]:
 
 def lock_awaited_by(fiber: Any) -> Any:
     """The Lock or Semaphore of asyncio that it is about to acquire; None if there is none."""
-    innermost = None
-    for _, innermost in suspended(fiber):
-        pass
-    if innermost is None or innermost.f_code.co_name != "acquire":
+    frames = [frame for _, frame in suspended(fiber)]
+    if not frames or frames[-1].f_code.co_name != "acquire":
         return None
-    me = innermost.f_locals.get("self")
+    me = frames[-1].f_locals.get("self")
     return me if isinstance(me, asyncio.Lock | asyncio.Semaphore) else None
 
 

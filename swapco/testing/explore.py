@@ -29,6 +29,7 @@ import functools
 import inspect
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from .candidates import find, in_example, memory_of, quickly
 from .control import Strategy
 from .errors import ReplayDivergence
 from .execution import Program
-from .schedule import SHORT_CODE, Schedule, load_schedule
+from .schedule import SHORT_CODE, Schedule, check_save, load_schedule
 from .search import (
     Result,
     conclude,
@@ -213,6 +214,7 @@ class Plan:
         positive("schedules", self.schedules)
         if not isinstance(self.seed, int):
             raise TypeError(f"a seed is a whole number, not {self.seed!r}")
+        check_save(self.save)
         exhaustive = self.exhaustive
         if self.verifies:
             if not exhaustive:
@@ -242,7 +244,11 @@ class Plan:
         """What the user of a test can do: the body is not within reach, the test is."""
         assert result.schedule is not None
         if result.path is not None:
-            yield f"the next run of the test begins with it: {result.path}"
+            node = _node()
+            if node:
+                yield f"pytest {shlex.quote(node)}  # begins with it: {result.path}"
+            else:
+                yield f"the next run of the test begins with it: {result.path}"
         code = result.schedule.code
         if self.what == "machine" or len(code) > SHORT_CODE:
             return

@@ -66,7 +66,7 @@ def owners_of(fiber: Any) -> list[Any]:
 
 def gone_owner_of(fiber: Any) -> Any:
     """The fiber that has what this one waits for, if it has ended and so can never give it; or None."""
-    owner = getattr(fiber.waits_for_object, "owner", None)
+    owner: Any = getattr(fiber.waits_for_object, "owner", None)
     return owner if is_fiber(owner) and owner.done() else None
 
 

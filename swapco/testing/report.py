@@ -97,6 +97,7 @@ def text_report(result: Result) -> str:
 def summary(result: Result, width: int = _WIDTH) -> list[str]:
     """What failed, after how many schedules, and how simple the schedule is."""
     test, error = clean(result.test), result.exception
+    where: tuple[str, ...] = ()
     schedules = _count(result.schedules, "schedule")
     if not result.failed:
         first = f"swapco.testing: {test} passed {schedules}{_origin(result)}"
@@ -106,13 +107,15 @@ def summary(result: Result, width: int = _WIDTH) -> list[str]:
     elif isinstance(error, UncontrolledNondeterminism):
         first = f"swapco.testing: {test} depends on more than the schedule"
         more = f"Noticed after {schedules}{_origin(result)}."
+        where = error.difference
     elif isinstance(error, ReplayDivergence):
         first = f"swapco.testing: the recorded schedule does not fit {test} any more"
-        more = ""
+        more = clean(str(error))
     else:
         first = f"swapco.testing: {test} fails: {fitted(_headline(error), _HEADLINE).removesuffix(':')}"
         more = _how_simple(result)
-    return [*_wrapped(first, width, "    "), *_wrapped(more, width, "  ", "  ")]
+    lines = [*_wrapped(first, width, "    "), *_wrapped(more, width, "  ", "  ")]
+    return [*lines, "", "The first moment that differs between two runs:", *where] if where else lines
 
 
 def _headline(error: BaseException | None) -> str:

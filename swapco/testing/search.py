@@ -10,6 +10,7 @@ and replays, never seconds: the same call does the same on a slower machine.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -22,10 +23,9 @@ from typing import Any
 from .control import Strategy
 from .errors import ReplayDivergence
 from .execution import Program, fingerprint
-from .exhaust import prove_minimum
-from .schedule import Schedule, load_schedule
+from .schedule import Schedule, check_save, failures_directory, load_schedule
 from .shrink import shrink
-from .story import Story, Teller, headline_of
+from .story import Moment, Story, Teller, headline_of
 from .strategies import PCT, POS, URW, ByName, Path, Portfolio, RandomWalk
 from .systematic import DFS, DPOR
 from .trace import Execution, Pruned, UncontrolledNondeterminism
@@ -47,8 +47,8 @@ __all__ = [
 
 _log = logging.getLogger("swapco.testing")
 
-#: Schedules that a proof of the minimum may run.
-PROOF_LIMIT = 2_000
+#: Schedules that a proof of the minimum may run besides, where those replays do not suffice for it.
+PROOF_LIMIT = 3_000
 #: Replays that shrinking may take.
 SHRINK_LIMIT = 200
 #: Decisions that either may make in all, roughly: what bounds them for a program that runs for long.
@@ -116,6 +116,9 @@ class Result:
             return self
         assert self.exception is not None
         error = self.exception
+        if isinstance(error, UncontrolledNondeterminism | ReplayDivergence):
+            # it comes from here, and not from the program
+            error = error.with_traceback(None)
         if not any(note.startswith("swapco.testing") for note in getattr(error, "__notes__", ())):
             error.add_note(self.report)
         raise error
@@ -123,8 +126,8 @@ class Result:
 
 def search(
     body: Callable[[], Any],
-    *,
     schedules: int = 1000,
+    *,
     seed: int = 0,
     strategy: str | Strategy = "portfolio",
     preempt: str = "points",
@@ -153,8 +156,8 @@ def search(
 
 def verify(
     body: Callable[[], Any],
-    *,
     preemption_bound: int | None = 2,
+    *,
     strategy: str | Strategy = "dfs",
     schedules: int = 100_000,
     preempt: str = "points",
@@ -190,6 +193,7 @@ def _explored(
 ) -> Result:
     """Run schedules until one fails, the strategy has finished, or there were enough."""
     limit = positive("schedules", schedules)
+    check_save(save)
     if not isinstance(result.seed, int):
         raise TypeError(f"a seed is a whole number, not {result.seed!r}")
     program.footprints = strategy.footprints
@@ -243,12 +247,14 @@ def conclude(
         simplest = found
         if shrink_failure:
             affordable = DECISIONS_LIMIT // (len(found.decisions) + 1)
-            shrunk = shrink(program.execute, found, replays=min(SHRINK_LIMIT, affordable))
-            simplest, result.replays = shrunk.execution, shrunk.replays
-            affordable = DECISIONS_LIMIT // (len(simplest.decisions) + 1)
-            if prove and affordable:
-                proof = prove_minimum(program.execute, simplest, limit=min(PROOF_LIMIT, affordable), reduce=False)
-                simplest, result.minimal, result.proof_schedules = proof.simplest, proof.proved, proof.schedules
+            shrunk = shrink(
+                program.execute,
+                found,
+                replays=min(SHRINK_LIMIT, affordable),
+                proof=min(PROOF_LIMIT, affordable) if prove else 0,
+            )
+            simplest, result.minimal = shrunk.execution, shrunk.proved
+            result.replays, result.proof_schedules = shrunk.replays, shrunk.proof_replays
         elif not prove:
             result.minimal = True
         _tell(program, result, simplest)
@@ -271,7 +277,15 @@ def keep(result: Result, file: FilePath) -> None:
     except OSError as error:
         _log.warning("%s: the failing schedule is not kept in %s: %s (see SWAPCO_FAILURES)", result.test, file, error)
     else:
-        result.path = str(file)
+        result.path = _shown(file)
+
+
+def _shown(file: FilePath) -> str:
+    """Its path, relative to the working directory if it is below."""
+    try:
+        return str(file.relative_to(FilePath.cwd()))
+    except (ValueError, OSError):
+        return str(file)
 
 
 def _tell(program: Program, result: Result, execution: Execution) -> None:
@@ -309,27 +323,62 @@ def must_repeat(program: Program, before: Execution) -> None:
     """UncontrolledNondeterminism if the same decisions show something else."""
     strategy = Path(before.path)
     now = program.record(program.run(strategy))
+    differs = ""
     for at, (first, second) in enumerate(zip(before.decisions, now.decisions, strict=False)):
         if first != second:
-            raise UncontrolledNondeterminism(
+            differs = (
                 f"the same schedule, run again, differs from decision {at} on: first {_words(program, first)}, then "
-                f"{_words(program, second)}. {_CAUSES}"
+                f"{_words(program, second)}"
             )
-    if len(before.decisions) != len(now.decisions):
-        raise UncontrolledNondeterminism(
-            f"the same schedule had {len(before.decisions)} decisions, and {len(now.decisions)} when it was run again. "
-            f"{_CAUSES}"
-        )
-    if before.kind != now.kind or before.fingerprint != now.fingerprint:
-        raise UncontrolledNondeterminism(
-            f"the same schedule {_end(before)}, and {_end(now)} when it was run again. {_CAUSES}"
-        )
+            break
+    else:
+        if len(before.decisions) != len(now.decisions):
+            differs = (
+                f"the same schedule had {len(before.decisions)} decisions, and {len(now.decisions)} when it was run "
+                "again"
+            )
+        elif before.kind != now.kind or before.fingerprint != now.fingerprint:
+            differs = f"the same schedule {_end(before)}, and {_end(now)} when it was run again"
+    if differs:
+        error = UncontrolledNondeterminism(f"{differs}. {_CAUSES}")
+        error.difference = _first_difference(program, before.path)
+        raise error
+
+
+#: How often a program that does not repeat itself is run to see where.
+_LOOKS = 4
+
+
+def _first_difference(program: Program, path: Sequence[int]) -> tuple[str, ...]:
+    """The first moment that differs between two more runs, in words; nothing if they are alike this time."""
+    stories: list[Story] = []
+    for _ in range(_LOOKS):
+        teller = Teller()
+        program.run(_Told(path, teller), watcher=teller)
+        stories.append(teller.story())
+        for before, now in itertools.zip_longest(stories[0].moments, stories[-1].moments):
+            was, is_now = _seen(before), _seen(now)
+            if was != is_now:
+                return f"  once   {was}", f"  again  {is_now}"
+    return ()
+
+
+def _seen(moment: Moment | None) -> str:
+    """What a person sees of a moment."""
+    if moment is None:
+        return "the run is over"
+    who = "the run begins"
+    if moment.before:
+        place = f" at {moment.left.short}: {moment.left.source}" if moment.left is not None else ""
+        who = f"{moment.before} {moment.outcome or f'stops ({moment.label})'}{place}"
+    others = [name for name in moment.enabled if name != moment.chosen]
+    return f"{who}; {moment.chosen} runs" + (f", {', '.join(others)} could" if others else "")
 
 
 _CAUSES = (
     "Something besides the schedule decides what the program does: the clock, random numbers, the order of a set, a "
-    "thread, or what an earlier run left behind (make what it uses inside the body: the fixtures of a test, and self, "
-    "are the same for all of its schedules)"
+    "thread, data that hypothesis draws inside of the body, or what an earlier run left behind (make what it uses "
+    "inside the body: the fixtures of a test, and self, are the same for all of its schedules)"
 )
 
 
@@ -355,13 +404,21 @@ def run(
 ) -> Any:
     """Run ``body`` once under a schedule (as production would, unless given); its result, or what it raises.
 
-    ``schedule`` is a file, the code of a report, or a list of decisions; those that are not there count as 0.
+    ``schedule`` is a file, the code of a report, or a list of decisions; those that are not there, or are too large,
+    count as 0.  ReplayDivergence for a file or a code that the program does not follow, and does not fail under.
     """
     wanted = load_schedule(schedule)
+    if isinstance(schedule, str | os.PathLike) and preempt not in (None, wanted.preempt):
+        raise ValueError(f"the schedule was recorded with preempt={wanted.preempt!r}: leave preempt= out")
     program = Program(body, max_steps=max_steps, preempt=preempt or wanted.preempt, switch=switch)
-    outcome = program.session(lambda: program.run(Path(wanted.path)))
+    strategy = Path(wanted.path)
+    outcome = program.session(lambda: program.run(strategy))
     if outcome.failed:
         raise outcome.exception
+    if isinstance(schedule, str | os.PathLike):
+        missed = _missed(wanted, strategy)
+        if missed:
+            raise ReplayDivergence(f"the schedule does not fit {name_of_body(body)}: {missed}")
     return outcome.result
 
 
@@ -385,12 +442,7 @@ def replay(
     def session() -> None:
         by_number = Path(wanted.path)
         execution = program.record(program.run(by_number))
-        missed = ""
-        if by_number.diverged:
-            missed = f"decision {by_number.first_divergence} has fewer possibilities than were recorded"
-        elif by_number.left:
-            made = len(wanted.path) - by_number.left
-            missed = f"it has {made} decisions, and decision {len(wanted.path) - 1} was recorded"
+        missed = _missed(wanted, by_number)
         if not _is_failure_of(wanted, execution) and wanted.named:
             by_name = ByName(wanted.named)
             other = program.record(program.run(by_name))
@@ -412,6 +464,16 @@ def replay(
 
     program.session(session)
     return result
+
+
+def _missed(wanted: Schedule, strategy: Path) -> str:
+    """Where the run did not follow the schedule; "" if it did."""
+    if strategy.diverged:
+        return f"decision {strategy.first_divergence} has fewer possibilities than were recorded"
+    if strategy.left:
+        made = len(wanted.path) - strategy.left
+        return f"it has {made} decisions, and decision {len(wanted.path) - 1} was recorded"
+    return ""
 
 
 def _is_failure_of(wanted: Schedule, execution: Execution) -> bool:
@@ -438,7 +500,7 @@ def make_strategy(strategy: str | Strategy) -> Strategy:
     """The strategy of that name, or the one that was passed; ``start`` it.  ValueError for another name."""
     if isinstance(strategy, Strategy):
         return strategy
-    if strategy not in _STRATEGIES:
+    if not isinstance(strategy, str) or strategy not in _STRATEGIES:
         raise ValueError(f"strategy is one of {', '.join(_STRATEGIES)}, or a Strategy, not {strategy!r}")
     return _STRATEGIES[strategy]()
 
@@ -463,7 +525,6 @@ def name_of_body(body: Any) -> str:
 
 def failure_file(test: str) -> FilePath:
     """Where the failing schedule of a test is kept: no two tests have the same file."""
-    directory = FilePath(os.environ.get("SWAPCO_FAILURES") or ".swapco")
     plain = test.replace("::", ".").replace("/", ".")
     name = re.sub(r"[^\w.\[\]-]+", "_", plain, flags=re.ASCII).strip("_")[-150:]
-    return directory / (f"{name}.json" if name == plain else f"{name}-{zlib.crc32(test.encode()):08x}.json")
+    return failures_directory() / (f"{name}.json" if name == plain else f"{name}-{zlib.crc32(test.encode()):08x}.json")

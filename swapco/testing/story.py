@@ -408,6 +408,9 @@ class Teller:
         members = [self._names[self._ids[id(member)]] for member in members_of(target) if id(member) in self._ids]
         if members:
             return f"the end of {_enumerated(members)}", None
+        if words == repr(target) and type(target).__module__.startswith("swapco.testing."):
+            # it says itself what is awaited
+            return words, None
         called, primitive = awaited_call(fiber) if words == repr(target) else ("", None)
         if primitive is not None:
             self._know_target(primitive)
@@ -451,7 +454,11 @@ class Teller:
         self, running: Any, here: Place | None, label: str, possibilities: int, chosen: int, decision: int
     ) -> None:
         """A choice of the environment: whoever asked goes on."""
-        name = "" if running is None else self._names[self._ids[id(running)]]
+        if self._chosen >= 0 and not self._is_fiber(self._chosen):
+            # a callback asks
+            name = self._names[self._chosen]
+        else:
+            name = "" if running is None else self._names[self._ids[id(running)]]
         self._moments.append(
             Moment(
                 name,

@@ -80,7 +80,9 @@ Error = TypeVar("Error", LostWakeup, FiberLeak)
 def _with_ready(kind: type[Error], lines: list[str], fibers: Iterable[Any]) -> Error:
     """With the primitives that have what a fiber waits for, and have not given it."""
     targets = {id(fiber.waits_for_object): fiber.waits_for_object for fiber in fibers}.values()
-    ready = tuple([f"{target!r} has it, and has woken nobody" for target in targets if _has_something(target)])
+    ready: tuple[str, ...] = tuple(
+        [f"{target!r} has it, and has woken nobody" for target in targets if _has_something(target)]
+    )
     error = kind("\n".join([*lines, *[f"  {words}" for words in ready]]))
     error.ready = ready
     return error

@@ -155,7 +155,17 @@ class Pruned(BaseException):
 
 
 class UncontrolledNondeterminism(RuntimeError):
-    """The same choices led to another run: something besides the schedule decides what the program does."""
+    """The same choices led to another run: something besides the schedule decides what the program does.
+
+    ``difference``: the first moment that differs, as it was in two runs, in words; empty if it was not found.
+    """
+
+    difference: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        # the report, as a note, has it too
+        difference = () if getattr(self, "__notes__", None) else self.difference
+        return "\n".join((super().__str__(), *difference))
 
 
 class FollowPath:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import json
+import re
 import subprocess
 import sys
 import unittest
@@ -399,7 +400,8 @@ def test_the_report_of_a_test_says_what_its_user_can_do(tmp_path: Path, monkeypa
     with pytest.raises(AssertionError) as caught:
         test()
     text = notes(caught.value)
-    assert "the next run of the test begins with it: " in text
+    node = "tests/testing/test_explore.py::test_the_report_of_a_test_says_what_its_user_can_do"
+    assert re.search(rf"    pytest {node}  # begins with it: \S+\.json\n", text)
     assert '@testing.explore(replay="' in text
     assert "SWAPCO_SVG=DIRECTORY" in text
     assert "testing.replay(" not in text

@@ -57,7 +57,9 @@ def test_the_whole_report_of_a_lost_update() -> None:
         "swapco.testing: failing_programs.lost_update fails: AssertionError: the balance is 110\n"
         f"  Found after {result.schedules} schedule"
     )
-    assert "shrunk to 1 preemption" in " ".join(head.split()) or "could not be shrunk" in " ".join(head.split())
+    # from this seed, the first schedule that fails is a simplest one
+    assert result.found == (3, 1, 1)
+    assert "with 1 preemption, in 3 decisions; could not be shrunk (2 replays)." in " ".join(head.split())
     assert "No simpler schedule fails: proved" in " ".join(head.split())
     assert listing == (
         """\
@@ -83,6 +85,19 @@ What happened (# runs, : could run, . waits, ! fails; >>> production would not h
         f'    @testing.explore(replay="{result.schedule.code}")  # above the test\n'
         '    result.save_svg("schedule.svg")  # as a picture'
     )
+
+
+def test_the_head_says_what_shrinking_came_to() -> None:
+    """Many seeds find a schedule that is no simplest one, others find a simplest: every one is told as what it is."""
+    told = dict[bool, int]()
+    for seed in range(12):
+        result = programs.failure_of(programs.lost_update, seed=seed)
+        head = " ".join(checked(result).split("\n\n", 1)[0].split())
+        simplest = result.found[1:] == (1, 1)
+        words = "could not be shrunk" if simplest else "shrunk to 1 preemption"
+        assert f", in {result.found[0]} decisions; {words} ({result.replays} replay" in head
+        told[simplest] = seed
+    assert set(told) == {True, False}
 
 
 def test_the_end_of_a_deadlock_is_a_cycle() -> None:
@@ -135,7 +150,8 @@ def test_preemptions_are_numbered_in_order_and_counted() -> None:
 def test_a_preemption_at_a_primitive_names_the_line() -> None:
     text = report_of(programs.at_primitives)
     second = programs.at_primitives.__code__.co_firstlineno + 6
-    assert f"PREEMPTION at failing_programs.py:{second}, before Lock.__enter__: production would let" in " ".join(text.split())
+    preemption = f"PREEMPTION at failing_programs.py:{second}, before Lock.__enter__: production would let"
+    assert preemption in " ".join(text.split())
     assert f"> failing_programs.py:{second}  with lock:" in text
     assert '!")  # above the test' in text, "the code says that primitives are preempted"
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -175,6 +176,17 @@ def test_state_that_outlives_a_run_is_named() -> None:
 
     result = testing.search(body, save=False)
     assert isinstance(result.exception, testing.UncontrolledNondeterminism)
+    # the first moment that differs, as it was in two runs: a fiber more
+    once, again = result.exception.difference
+    begin = r"  once   main stops \(fibers\) at test_search\.py:\d+: swapco\.wait\(.*; Fiber-1 runs, Fiber-2"
+    assert re.match(begin, once)
+    assert again.removeprefix("  again  ").startswith(once.removeprefix("  once   ").removesuffix(" could"))
+    assert f"{once}\n{again}" in str(result.exception)
+    assert f"{once}\n{again}" in result.report
+    with pytest.raises(testing.UncontrolledNondeterminism) as caught:
+        result.check()
+    shown = "\n".join([str(caught.value), *caught.value.__notes__])
+    assert shown.count(once) == 1, "not in the message and in the report"
 
 
 # ----------------------------------------------------------------------------------------- run equals replay
@@ -282,6 +294,36 @@ def test_a_failure_is_written_and_replayed_from_its_file(tmp_path: Path) -> None
     with pytest.raises(AssertionError):
         testing.run(lost_update, schedule=file)
     testing.run(lost_update)
+
+
+def test_a_code_that_does_not_fit_is_no_run_of_production() -> None:
+    """A list may have decisions that the program does not have: hypothesis makes them up."""
+    assert testing.run(lambda: "passed", schedule=[9, 9, 9]) == "passed"
+    with pytest.raises(testing.ReplayDivergence, match=r"does not fit .*: it has 0 decisions"):
+        testing.run(lambda: "passed", schedule="0,0")
+    with pytest.raises(testing.ReplayDivergence, match=r"decision 0 has fewer possibilities"):
+        testing.run(two_points, schedule="0:5")
+    with pytest.raises(ValueError, match=r"recorded with preempt='primitives'"):
+        testing.run(two_points, schedule="0!", preempt="points")
+
+
+def two_points() -> None:
+    swapco.wait([swapco.spawn(testing.schedule_point) for _ in range(2)])
+
+
+def test_how_many_may_be_said_without_a_name() -> None:
+    assert testing.search(two_points, 2, save=False).schedules == 2
+    assert testing.verify(two_points, 0, save=False).exhausted
+
+
+@pytest.mark.parametrize("save", [None, 5, b"file", "", "/"])
+def test_where_it_cannot_be_saved_is_said_at_once(save: Any) -> None:
+    """And not when there is a failure to lose."""
+    for function in (testing.search, testing.verify, testing.check):
+        ran: list[int] = []
+        with pytest.raises((TypeError, ValueError), match="save is True, False or the file to write|save is the file"):
+            function(lambda ran=ran: ran.append(1), save=save)
+        assert not ran
 
 
 def test_failures_go_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,3 +264,36 @@ def test_fibers_that_are_left_and_wait_for_each_other_are_a_cycle() -> None:
     assert str(result.exception).startswith(
         "the body has ended, and fibers that it started wait for each other:\n  'Fiber-1' waits for "
     )
+
+
+# --- the network in memory
+
+
+def test_what_is_awaited_of_a_network_is_said_in_words() -> None:
+    def body() -> None:
+        network = testing.MemoryNetwork(short_reads=False, delays=False)
+        server = network.start_server(lambda reader, writer: reader.readline(), "db", 5432)
+        reader, _ = network.open_connection("db", 5432)
+        swapco.spawn(server.wait_closed, name="closer")
+        reader.readline()
+
+    result = failure_of(body)
+    assert isinstance(result.exception, testing.LostWakeup)
+    rows = "\n".join(rows_at_end(result))
+    assert re.search(r"main +-- data from db:5432 -+> nobody", rows)
+    assert "'main' waits for data from db:5432\n" in str(result.exception)
+    assert "Change" not in result.report
+
+
+def test_a_choice_that_a_callback_asks_for_is_its_own() -> None:
+    """The event loop asks, and no fiber runs."""
+
+    async def body() -> None:
+        chosen: list[int] = []
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: chosen.append(testing.choose(2, "which")))
+        await asyncio.sleep(1)
+        assert chosen == [0]
+
+    result = failure_of(body)
+    assert "CHOICE: which comes to 1 of 0 to 1" in result.report
