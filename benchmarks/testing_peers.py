@@ -7,7 +7,8 @@
 Two questions, in two tables:
 
 - *What does a schedule cost?* `SPEED` has rows like those of ``rows``, measured and shown as those are: CPU time of one
-  schedule of 30 points, swapco beside each peer, in interleaved rounds of fresh processes.
+  schedule of 30 points, swapco beside each peer, in interleaved rounds of fresh processes. Other rows are of what else
+  swapco promises, against a bound, and of virtual time beside trio's.
 - *How many schedules until the bug is found?* For each tool and each program of ``testing_programs``: the median of the
   searches with different seeds, and the share of them that found it within 100 schedules. This counts, so it needs no
   quiet machine, and a tool and a seed give the same number everywhere. ``>1000``: no failure in as many schedules, in
@@ -56,10 +57,11 @@ OURS = "swapco"
 SEARCH_LIMIT_S = 60.0
 """A tool begins no other search of a program after this time; what it has by then is shown."""
 CHILD_GRACE_S = 600.0
-PACKAGES = ("swapco", "detangle", "simloom", "simloop", "frontrun", "interleave-test", "ploom")
+PACKAGES = ("swapco", "detangle", "simloom", "simloop", "frontrun", "interleave-test", "ploom", "trio")
 BOOTSTRAP = "from benchmarks.testing_peers import child; child()"
 
 WORK = "schedule of 3 flows, 30 points"
+TEN_YEARS = "10 virtual years, 3,000 sleeps"
 _swapco = Variant("laps", "schedules.on_swapco")
 
 
@@ -68,7 +70,7 @@ def _speed(name: str, peer: str, path: str, bar: float | None = None) -> Row:
 
 
 def _alone(name: str, work: str, bound: str, path: str, bound_ns: float) -> Row:
-    """What no peer does: against a bound."""
+    """Against a bound."""
     return Row(name, work, bound, Variant("laps", f"exploring.{path}"), Bound(bound_ns), 1.0)
 
 
@@ -78,7 +80,11 @@ SPEED = (
     _alone("dpor-lock-cycle", "exhaust 3 locks in a circle", "50 ms", "dpor_lock_cycle", 50e6),
     _alone("shrink", "find, shrink, prove a failure of 90 decisions", "100 ms", "shrinking", 100e6),
     _alone("replay", "replay 100,000 decisions", "1 s", "replay", 1e9),
-    _alone("years", "10 virtual years, 3,000 sleeps", "100 ms", "ten_years", 100e6),
+    _alone("years", TEN_YEARS, "100 ms", "ten_years", 100e6),
+    Row(
+        "years-trio", TEN_YEARS, "trio", Variant("laps", "exploring.ten_years"),
+        Variant("laps", "exploring.ten_years_on_trio"), None,
+    ),
     _alone("history", "check 1,000 operations of 4 flows", "500 ms", "history", 500e6),
     _speed("explore-detangle", "detangle", "on_detangle"),
     _speed("explore-interleave", "interleave-test, points", "on_interleave_test_points"),
@@ -132,8 +138,9 @@ class Searches:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     tools = [tool for tool in TOOLS if matches(tool.name, options.only)]
-    if not tools:
-        names = ", ".join(tool.name for tool in TOOLS)
+    peers = [] if options.bugs else [row.peer_name for row in SPEED if not isinstance(row.peer, Bound)]
+    if not tools and not any(matches(name, options.only) for name in peers):
+        names = ", ".join(dict.fromkeys([*(tool.name for tool in TOOLS), *peers]))
         print(f"testing_peers: no tool is called so; there are: {names}", file=sys.stderr)
         return 2
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)

@@ -1,6 +1,6 @@
 """How well the failing scenarios of ``swapco.testing.ConcurrentStateMachine`` are minimised, and how fast.
 
-    python -m benchmarks.testing_scenarios --seeds 40
+    python -m benchmarks.testing_scenarios --seeds 40 --strict
 
 Each machine has a bug.  For each seed hypothesis draws scenarios of 3 fibers with up to 4 operations each (and up to 3
 before and after), finds a failing one, and shrinks it.  Counted are
@@ -12,6 +12,10 @@ before and after), finds a failing one, and shrinks it.  Counted are
 
 Times are those of the whole test: drawing, exploring, shrinking, proving, telling.  CPU time is what the machine's
 other work does not change much.
+
+The bars, for each machine: scenario and schedule are minimal in 95 % of the runs, a run without a failure counting
+against it; a test takes at most 1 s of CPU time, in the median and in the slowest run.  Exit status: 0, with
+``--strict`` 1 if a bar is missed; 2 for a wrong option.
 """
 
 from __future__ import annotations
@@ -19,18 +23,26 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from benchmarks.__main__ import positive
 from swapco.testing import ConcurrentStateMachine, schedule_point, verify
 from swapco.testing.candidates import forget
 from swapco.testing.stateful import Scenario, concurrent_test
+
+SHARE = 0.95
+"""Of the runs that must show a minimal scenario with a minimal schedule."""
+WITHIN_S = 1.0
+"""CPU time of a run: of the median, and of the slowest."""
 
 
 class SequentialQueue:
@@ -204,26 +216,90 @@ def measure(machine: Any, number: int) -> dict[str, Any]:
     return shown
 
 
-def main() -> None:
-    """Print a line for each machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--seeds", type=int, default=40)
-    seeds = parser.parse_args().seeds
+@dataclass(frozen=True)
+class Figures:
+    """What the runs of one machine came to."""
+
+    machine: str
+    runs: int
+    found: int
+    minimal: int
+    smallest: int
+    proved: int
+    both: int
+    """Minimal and proved."""
+    cpu: tuple[float, ...]
+    wall: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.machine:12}  found {self.found} of {self.runs}, minimal {self.minimal}, smallest {self.smallest}, "
+            f"proved {self.proved}; CPU {statistics.median(self.cpu):.2f} s (at most {max(self.cpu):.2f}), "
+            f"wall {statistics.median(self.wall):.2f} s (at most {max(self.wall):.2f})"
+        )
+
+    def bars(self) -> list[tuple[str, str, bool]]:
+        """Each bar, what was measured, and whether it is met."""
+        share, middle, slowest = self.both / self.runs, statistics.median(self.cpu), max(self.cpu)
+        return [
+            (f"minimal scenario and schedule in {SHARE:.0%} of the runs", f"{share:.1%}", share >= SHARE),
+            (f"median within {WITHIN_S:g} s", f"{middle:.2f} s", middle <= WITHIN_S),
+            (f"slowest within {WITHIN_S:g} s", f"{slowest:.2f} s", slowest <= WITHIN_S),
+        ]
+
+
+def figures_of(machine: Any, seeds: int) -> Figures:
+    """Run the tests of a machine, and look at what they show."""
+    runs = [measure(machine, number) for number in range(seeds)]
+    found = [run for run in runs if "scenario" in run]
+    minimal = [is_minimal(machine, run["scenario"]) for run in found]
+    proved = [bool(run["result"].minimal) for run in found]
+    return Figures(
+        machine=machine.__name__,
+        runs=len(runs),
+        found=len(found),
+        minimal=sum(minimal),
+        smallest=sum(size(run["scenario"]) == machine.smallest for run in found),
+        proved=sum(proved),
+        both=sum(one and other for one, other in zip(minimal, proved, strict=True)),
+        cpu=tuple(run["cpu"] for run in runs),
+        wall=tuple(run["wall"] for run in runs),
+    )
+
+
+def lines_of_bars(measured: Sequence[Figures]) -> list[str]:
+    """A line for each bar of each machine."""
+    return [
+        f"{one.machine:12}  {bar}: {value}, {'met' if met else 'MISSED'}"
+        for one in measured
+        for bar, value, met in one.bars()
+    ]
+
+
+def status_of(measured: Sequence[Figures], strict: bool) -> int:
+    """The exit status."""
+    return int(strict and not all(met for one in measured for _, _, met in one.bars()))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a line for each machine, and one for each of its bars."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.testing_scenarios", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--seeds", type=positive, default=40, metavar="N", help="runs of each machine (default: 40)")
+    parser.add_argument("--strict", action="store_true", help="status 1 if a bar is missed")
+    options = parser.parse_args(arguments)
+    measured = []
     with tempfile.TemporaryDirectory() as directory:
         for machine in MACHINES:
             machine.save = f"{directory}/{machine.__name__}.json"
-            runs = [measure(machine, number) for number in range(seeds)]
-            found = [run for run in runs if "scenario" in run]
-            minimal = sum(is_minimal(machine, run["scenario"]) for run in found)
-            smallest = sum(size(run["scenario"]) == machine.smallest for run in found)
-            proved = sum(run["result"].minimal for run in found)
-            cpu, wall = [sorted(run[kind] for run in runs) for kind in ("cpu", "wall")]
-            print(
-                f"{machine.__name__:12}  found {len(found)} of {seeds}, minimal {minimal}, smallest {smallest}, "
-                f"proved {proved}; CPU {statistics.median(cpu):.2f} s (at most {cpu[-1]:.2f}), "
-                f"wall {statistics.median(wall):.2f} s (at most {wall[-1]:.2f})"
-            )
+            measured.append(figures_of(machine, options.seeds))
+            print(measured[-1], flush=True)
+    print("\nthe bars, in CPU time\n")
+    print("\n".join(lines_of_bars(measured)))
+    return status_of(measured, options.strict)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,6 @@
-"""What swapco.testing promises of one search, one replay, one check: each against a bound, for no peer does the same.
+"""What swapco.testing promises of one search, one replay, one check, and of virtual time.
+
+Each is measured against a bound, and virtual time also beside trio, which has it, too.
 
 Unit: CPU time of one of them, in ns.
 """
@@ -6,6 +8,7 @@ Unit: CPU time of one of them, in ns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import swapco
 from benchmarks.clocks import Laps
@@ -15,6 +18,10 @@ from swapco.testing.dpor import EachTrace
 from swapco.testing.execution import Program
 
 YEAR_S = 365 * 86_400.0
+SLEEPERS = 3
+SLEEPS = 1000
+NAP_S = 10 * YEAR_S / SLEEPS
+"""What each of the sleepers sleeps at a time."""
 DECISIONS = 100_000
 
 
@@ -101,14 +108,14 @@ def replay(laps: Laps) -> None:
 
 
 def ten_years(laps: Laps) -> None:
-    """Three fibers that sleep a thousand times each, on a real loop whose clock is virtual."""
+    """Some fibers that sleep many times each, on a real loop whose clock is virtual."""
 
     def main() -> None:
         def tick() -> None:
-            for _ in range(1000):
-                swapco.sleep(10 * YEAR_S / 1000)
+            for _ in range(SLEEPS):
+                swapco.sleep(NAP_S)
 
-        swapco.wait([swapco.spawn(tick) for _ in range(3)])
+        swapco.wait([swapco.spawn(tick) for _ in range(SLEEPERS)])
 
     def one() -> None:
         clock = testing.VirtualClock(autojump=True)
@@ -117,6 +124,26 @@ def ten_years(laps: Laps) -> None:
             raise RuntimeError(f"it is only {clock.time()}")
 
     measure(laps, 5, one)
+
+
+def ten_years_on_trio(laps: Laps) -> None:
+    """The same with its tasks and its clock, which jumps as soon as all of them wait."""
+    trio, trio_testing = import_module("trio"), import_module("trio.testing")
+
+    async def tick() -> None:
+        for _ in range(SLEEPS):
+            await trio.sleep(NAP_S)
+
+    async def main() -> None:
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(SLEEPERS):
+                nursery.start_soon(tick)
+        passed_s = trio.current_time() - began
+        if passed_s < 0.999 * 10 * YEAR_S:
+            raise RuntimeError(f"only {passed_s} s have passed")
+
+    measure(laps, 5, lambda: trio.run(main, clock=trio_testing.MockClock(autojump_threshold=0)))
 
 
 def history(laps: Laps) -> None:

@@ -10,11 +10,13 @@ import sys
 import pytest
 
 from benchmarks import rows, testing_peers
+from benchmarks.clocks import Laps
 from benchmarks.harness import ROOT
 from benchmarks.testing_peers import SPEED, Searches
 from benchmarks.testing_programs import BUGS, Program, Steps, body_of, main_of
 from benchmarks.testing_tools import TOOLS
 from benchmarks.testing_tools import swapco as search
+from benchmarks.work import exploring
 from swapco import run
 
 PROGRAMS = pytest.mark.parametrize("program", [Steps, *BUGS.values()], ids=lambda program: program.__name__)
@@ -77,6 +79,23 @@ class TestTools:
     def test_a_search_in_a_process_of_its_own_is_that_search(self) -> None:
         done = testing_peers.search_in_child(Searches("swapco", "lost update", 1000), 2)
         assert done.found == tuple(search(BUGS["lost update"], seed, 1000) for seed in (1, 2))
+
+    def test_a_peer_that_is_in_the_table_of_speed_only_can_be_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        chosen: list[str] = []
+
+        def no_measurement(variants: list[rows.Variant], *_: object) -> None:
+            chosen.extend(variant.path for variant in variants)
+
+        monkeypatch.setattr(testing_peers.harness, "measure_rounds", no_measurement)
+        assert testing_peers.main(["--only", "trio"]) == 0
+        assert "exploring.ten_years_on_trio" in chosen
+        assert not [path for path in chosen if path.startswith("schedules.") and path != "schedules.on_swapco"]
+        assert testing_peers.main(["--only", "trio", "--bugs"]) == 2
+
+    def test_virtual_time_without_trio_is_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "trio", None)
+        with pytest.raises(ImportError):
+            exploring.ten_years_on_trio(Laps(1))
 
     def test_an_unknown_tool_is_a_wrong_option(self) -> None:
         command = [sys.executable, "-m", "benchmarks.testing_peers", "--only", "nothing"]
