@@ -314,7 +314,8 @@ def test_a_cycle_through_a_group_is_a_deadlock_and_not_a_lost_wakeup() -> None:
     result = programs.failure_of(programs.deadlock_through_a_group)
     error: Any = result.exception
     assert type(error) is testing.Deadlock
-    assert str(error).startswith("nothing can run: a cycle of fibers, each waiting for what the next one has:\n  'main'")
+    head = "nothing can run: a cycle of fibers, each waiting for what the next one has:\n  'main' waits for "
+    assert str(error).startswith(head)
     assert result.story is not None
     owners = {wait.fiber: wait.owner for wait in result.story.waits}
     assert (owners["main"], owners["member"]) == ("member", "main")
