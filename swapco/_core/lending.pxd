@@ -26,6 +26,8 @@ cdef class Lender(Dispatcher):
     cdef bint abandoned
     cdef object worker_main
     cdef readonly Py_ssize_t detached
+    # each time that somebody else becomes ``current``, on whichever kernel thread: the watchdog sees nothing else
+    cdef readonly unsigned long long switches
 
     # what thread fibers need
     cdef int give_up(self, FiberCore me) except -1

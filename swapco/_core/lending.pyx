@@ -177,6 +177,7 @@ cdef class Lender(Dispatcher):
         if target.starts_detached:
             target.starts_detached = False
             self.start_detached(<FiberCore>self.current)
+            self.switches += 1
             return self.take()
         end = self.slot.lend(target.worker)
         self.take_interrupt()
@@ -190,6 +191,7 @@ cdef class Lender(Dispatcher):
         target = <ThreadStack>(<FiberCore>self.current).stack
         target.blocked = target.revoked = True
         self.detach(<FiberCore>self.current)
+        self.switches += 1
         return self.take()
 
     cdef int detach(self, FiberCore f) noexcept:
@@ -328,6 +330,7 @@ cdef class Lender(Dispatcher):
         """Give the slot to the worker of ``following``; ``wait``: until it is here again, True."""
         cdef Worker to = None
         cdef FiberCore leaving = <FiberCore>me.fiber if wait else None
+        self.switches += 1
         if following != NULL and (<FiberCore>following).threaded:
             if not (<ThreadStack>(<FiberCore>following).stack).starts_detached:
                 if (<FiberCore>following)._state != NEW or self.find_worker(<FiberCore>following):

@@ -35,7 +35,6 @@ cdef class Scheduler(Lender):
     cdef unsigned long long poll_at
     # when a hub that stays busy lets other threads have the GIL, in ticks
     cdef unsigned long long breathe_at
-    cdef readonly unsigned long long switches
     cdef readonly unsigned long long takes
     cdef readonly unsigned long long drains
     cdef readonly unsigned long long stacks_created

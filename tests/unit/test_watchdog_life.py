@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import in_fiber
+from helpers import SOON_S, in_fiber
+from thread_support import quiet, statistics
 from watchdog_support import BACKENDS, LONG_S, SHORT_S, Collected, Reports, compute, here, sleep_in_kernel
 
 import swapco
 from swapco._loop.loop import hub_of
+from swapco.lowlevel import Slot
 from swapco.monitor import Watchdog, watchdog
 from swapco.monitor.probe import Probe
 
@@ -85,26 +87,128 @@ def test_a_loop_callback_is_no_fiber() -> None:
 
 
 def test_a_fiber_with_a_thread_of_its_own() -> None:
-    reports = Reports()
-    asked = threading.Event()
+    """The slot is lent to it for long: that is looked at, once, and is no news."""
+    reports = Reports(of="the thread fiber")
+    looks = []
 
-    class Lent(Probe):
-        """Of a scheduler whose slot is lent to a thread fiber."""
+    class Counting(Probe):
+        def look_again(self, factor: float) -> None:
+            looks.append(factor)
+            Probe.look_again(self, factor)
+            passed_over.set()
 
-        def running(self) -> Any:
-            asked.set()
-            return lambda: None, "a thread fiber", True
+    def body() -> None:
+        compute(passed_over)
+        time.sleep(5 * SHORT_S)
 
-    @in_fiber
     def main() -> None:
         with here(report=reports):
-            compute(asked)
-            time.sleep(5 * SHORT_S)
+            swapco.spawn(body, thread=True, name="the thread fiber").join()
 
+    passed_over = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watchdog, "Probe", Lent)
-        main()
+        patch.setattr(watchdog, "Probe", Counting)
+        swapco.run(main, slot=quiet())
     assert not reports.all
+    assert looks[0] == math.inf
+
+
+def hog_after(turn: Callable[[threading.Event], object], **options: Any) -> list[Any]:
+    """What is reported of an ordinary fiber that gets the loop straight from a thread fiber, which had it for so long
+    that the watchdog has passed it over, and then keeps it."""
+    reports = Reports(of="the hog")
+    passed_over = threading.Event()
+
+    class Noting(Probe):
+        def look_again(self, factor: float) -> None:
+            Probe.look_again(self, factor)
+            if factor == math.inf:
+                passed_over.set()
+
+    def from_thread_fiber() -> None:
+        swapco.block()
+        turn(passed_over)
+        swapco.switch_to(hog)
+
+    def hogs() -> None:
+        swapco.switch_to(thread)
+        sleep_in_kernel(reports.came)
+
+    def main() -> None:
+        nonlocal thread, hog
+        with here(report=reports):
+            thread = swapco.spawn(from_thread_fiber, thread=True)
+            while thread.state != "BLOCKED":
+                swapco.sleep(0)
+            hog = swapco.spawn(hogs, name="the hog")
+            hog.join()
+            thread.cancel()
+
+    thread: Any = None
+    hog: Any = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watchdog, "Probe", Noting)
+        swapco.run(main, slot=quiet(**options))
+    return reports.all
+
+
+@pytest.mark.parametrize("does", ["computes", "sleeps"])
+def test_who_gets_the_loop_from_a_thread_fiber_is_watched_anew(does: str) -> None:
+    ended: list[float] = []
+
+    def turn(passed_over: threading.Event) -> None:
+        if does == "computes":
+            compute(passed_over)
+        else:
+            assert passed_over.wait(SOON_S)
+        ended.append(time.monotonic())
+
+    (found, *_) = hog_after(turn)
+    assert found.kind == "kernel"
+    # its own time, and not the turn of the thread fiber with it
+    assert SHORT_S * 0.8 <= found.seconds <= time.monotonic() - ended[0]
+
+
+def test_who_gets_the_loop_when_a_thread_fiber_is_detached_is_watched_anew() -> None:
+    """The slot is taken from a thread fiber that the watchdog has passed over, and the next one hogs it."""
+    reports = Reports(of="the hog")
+    over = threading.Event()
+
+    def main() -> None:
+        with here(report=reports):
+            # both are ready: when the slot comes back, home takes the hog, without a turn of the loop
+            thread = swapco.spawn(over.wait, thread=True)
+            swapco.spawn(sleep_in_kernel, reports.came, name="the hog").join()
+            over.set()
+            thread.join()
+
+    swapco.run(main, slot=Slot(tick=0.2))
+    assert reports.all[0].kind == "kernel"
+    assert reports.all[0].seconds >= SHORT_S * 0.8
+
+
+def test_handoffs_between_threads_are_counted() -> None:
+    """All that changes who runs: the watchdog tells by this counter that something goes on."""
+
+    def main() -> tuple[float, float]:
+        def plays(rounds: int) -> None:
+            for _ in range(rounds):
+                swapco.switch_to(partners[swapco.current_fiber()])
+
+        a, b = (swapco.spawn(plays, 100, thread=True) for _ in range(2))
+        partners = {a: b, b: a}
+        before = statistics()
+        # the other one waits for a partner that is gone
+        swapco.wait([a, b], return_when=asyncio.FIRST_COMPLETED)
+        a.cancel()
+        b.cancel()
+        swapco.wait([a, b])
+        after = statistics()
+        return after["switches"] - before["switches"], after["handoffs"] - before["handoffs"]
+
+    switches, handoffs = swapco.run(main, slot=quiet())
+    assert handoffs >= 199
+    assert switches >= handoffs
 
 
 def test_the_running_fiber() -> None:
