@@ -157,7 +157,8 @@ cdef class Lifo(LinkedPolicy):
 cdef class HeapPolicy(Policy):
     """A heap with first-in-first-out among equals; removed entries stay behind as tombstones."""
 
-    def __init__(self):
+    def __cinit__(self, *args, **kwargs):
+        # not in __init__, which a subclass may forget to call
         self._heap = []
         self._entries = {}
 

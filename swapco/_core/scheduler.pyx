@@ -205,6 +205,7 @@ cdef class Scheduler(Lender):
             raise TypeError(f"fiber_type must derive from FiberCore, not {fiber_type!r}")
         self.hub = hub
         self.slot = Slot() if slot is None else slot
+        self.slot.check_made()
         if self.slot.taken:
             raise ValueError(f"{self.slot!r} belongs to another event loop: make one for each")
         self.slot.taken = True

@@ -142,6 +142,7 @@ cdef class Slot:
     cdef unsigned long long reattaches
     cdef long long detached_ns
 
+    cdef int check_made(self) except -1
     cdef int bind_home(self) except -1
     cdef bint owned(self) noexcept
     cdef bint at_home(self) noexcept

@@ -107,6 +107,12 @@ cdef extern from *:
             s->allowed = *cpus;
     }
     static inline void swapco_worker_is_here(swapco_worker *w) { pthread_setspecific(swapco_worker_key, w); }
+    /* Before there is a detector. */
+    static inline void swapco_slot_set_times(swapco_slot *s, int64_t tick_ns, int64_t grace_ns)
+    {
+        s->tick_ns = tick_ns;
+        s->grace_ns = grace_ns;
+    }
     """
     ctypedef struct cpu_set_t:
         pass
@@ -114,6 +120,7 @@ cdef extern from *:
     void swapco_add_cpu(cpu_set_t *cpus, int number)
     void swapco_allow(swapco_slot *s, const cpu_set_t *cpus)
     int swapco_worker_key_new()
+    void swapco_slot_set_times(swapco_slot *s, int64_t tick_ns, int64_t grace_ns)
     void swapco_worker_is_here(swapco_worker *w)
 
 if swapco_worker_key_new() != 0:
@@ -229,24 +236,39 @@ cdef class Slot:
         self.next_id = SWAPCO_HOME + 1
         self.others = []
         self.free_ids = []
+        # the rest of what C code reads: whoever makes one without __init__, or asks before it, gets an answer
+        self.c = swapco_slot_new(1_000_000, 100_000)
+        if self.c == NULL:
+            raise MemoryError()
 
     def __init__(self, *, pin=None, max_workers=None, sentinel=None, tick=0.001):
         cdef double interval = tick
-        self.tick = interval
         cdef bint pins = _option("pin", pin, "SWAPCO_PIN", 1)
-        self.max_workers = _option("max_workers", max_workers, "SWAPCO_MAX_WORKERS", DEFAULT_WORKERS)
-        self.sentinel = _option("sentinel", sentinel, "SWAPCO_SENTINEL", 0)
-        if not 1 <= self.max_workers <= SWAPCO_MAX_WORKER - SWAPCO_HOME:
+        cdef object most = _option("max_workers", max_workers, "SWAPCO_MAX_WORKERS", DEFAULT_WORKERS)
+        cdef bint watches_cpu = _option("sentinel", sentinel, "SWAPCO_SENTINEL", 0)
+        if not 1 <= most <= SWAPCO_MAX_WORKER - SWAPCO_HOME:
             raise ValueError(f"max_workers is a number from 1 to {SWAPCO_MAX_WORKER - SWAPCO_HOME}")
-        if self.sentinel and not pins:
+        if watches_cpu and not pins:
             raise ValueError("the sentinel watches the CPU that the workers share: it needs pin=True")
         if not 0.0001 <= interval <= 1.0:
             raise ValueError(f"tick is a time between 0.0001 and 1 second, not {tick!r}")
+        if self.taken:
+            raise RuntimeError(f"{self!r} belongs to an event loop, and its options cannot change: make a new Slot")
+        self.tick = interval
+        self.max_workers = most
+        self.sentinel = watches_cpu
         self.placement = Placement() if pins else None
-        self.c = swapco_slot_new(<int64_t>(interval * 1e9), <int64_t>(interval * 1e8))
-        if self.c == NULL:
-            raise MemoryError()
+        swapco_slot_set_times(self.c, <int64_t>(interval * 1e9), <int64_t>(interval * 1e8))
         _slots.add(self)
+
+    cdef int check_made(self) except -1:
+        """RuntimeError if ``__init__`` did not run, or raised."""
+        if self.max_workers == 0:
+            raise RuntimeError(
+                f"{self!r} has no options: Slot.__init__() was not called. A subclass with an __init__ of its own "
+                "calls super().__init__()"
+            )
+        return 0
 
     def __dealloc__(self):
         cdef PyObject *at = self.inbox_head

@@ -334,6 +334,12 @@ class Loop(uvloop.Loop):
         if slot is not None and not isinstance(slot, Slot):
             self.close()
             raise TypeError(f"slot is a swapco.lowlevel.Slot, not {slot!r}")
+        if slot is not None:
+            try:
+                (<Slot>slot).check_made()
+            except RuntimeError:
+                self.close()
+                raise
         if slot is None:
             # now, and not at the first spawn: its environment variables may be wrong
             try:

@@ -114,6 +114,50 @@ def test_a_slot_belongs_to_one_loop() -> None:
         swapco.run(int, slot=quiet(), loop_factory=swapco.new_event_loop)
 
 
+def test_a_slot_that_was_not_initialised() -> None:
+    """It answers, and no loop takes it."""
+
+    class Forgets(Slot):
+        def __init__(self) -> None:
+            pass
+
+    for half_made in (Slot.__new__(Slot), Forgets()):
+        assert half_made.statistics()["workers"] == 0
+        assert set(half_made.statistics().values()) == {0}
+        assert (half_made.owner, half_made.workers, half_made.home, half_made.pinned_cpu) == (None, (), None, None)
+        assert repr(half_made) == "<Slot, 0 workers beside home>"
+        with pytest.raises(RuntimeError, match=r"Slot.__init__\(\) was not called.*super\(\).__init__\(\)"):
+            swapco.run(swapco.to_thread, int, slot=half_made)
+        with pytest.raises(RuntimeError, match=r"Slot.__init__\(\) was not called"):
+            swapco.new_event_loop(slot=half_made)
+    Slot.__init__(half_made, max_workers=3)
+    assert swapco.run(swapco.to_thread, int, slot=half_made) == 0
+
+
+def test_an_initialisation_that_failed_changes_nothing() -> None:
+    slot = Slot(max_workers=3, tick=0.5)
+    with pytest.raises(ValueError, match="tick"):
+        slot.__init__(max_workers=5, tick=2.0)  # type: ignore[misc]
+    assert (slot.max_workers, slot.tick) == (3, 0.5)
+    slot.__init__(max_workers=5)  # type: ignore[misc]
+    assert (slot.max_workers, slot.tick) == (5, 0.001)
+
+
+def test_a_slot_in_use_is_not_initialised_again() -> None:
+    slot = quiet()
+
+    def main() -> int:
+        on_thread(int)
+        with pytest.raises(RuntimeError, match="belongs to an event loop, and its options cannot change"):
+            slot.__init__(max_workers=1)  # type: ignore[misc]
+        return on_thread(int)  # type: ignore[no-any-return]
+
+    assert swapco.run(main, slot=slot) == 0
+    with pytest.raises(RuntimeError, match="belongs to an event loop"):
+        slot.__init__()  # type: ignore[misc]
+    assert slot.max_workers == 1024
+
+
 def test_the_workers_of_a_slot() -> None:
     slot = quiet()
 
