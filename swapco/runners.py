@@ -50,7 +50,8 @@ class Runner:
     thread log which fiber blocks or hogs the home worker: True or False, an interval in seconds, or None for what
     ``SWAPCO_WATCHDOG`` says ("0", "1" or seconds), and without that in debug mode only; ``loop_factory`` makes the
     loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in seconds, closing waits for thread fibers
-    that block in the kernel (then they are left alone, with a warning), and for threads of the default executor.
+    that block in the kernel (then they are left alone, with a warning), and for threads of the default executor;
+    None waits for as long as it takes.  TypeError and ValueError for what none of these can be, at once.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Runner:
             )
         asked_for(switch)
         watchdog_asked_for(watchdog, debug=False)
+        shutdown_timeout = _checked_timeout(shutdown_timeout)
         self._debug = debug
         self._policy = policy
         self._switch = switch
@@ -249,6 +251,17 @@ def run(
         shutdown_timeout=shutdown_timeout,
     ) as runner:
         return runner.run(main, *args)
+
+
+def _checked_timeout(timeout: Any) -> float | None:
+    """What ``shutdown_timeout`` may be, before the program runs; what is longer than a thread can wait is for ever."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"shutdown_timeout is a number of seconds, or None to wait for ever, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"shutdown_timeout is a number of seconds from 0 on, or None, not {timeout!r}")
+    return None if timeout > threading.TIMEOUT_MAX else float(timeout)
 
 
 def _nothing() -> None:

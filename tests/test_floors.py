@@ -34,7 +34,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("_core.scheduler",),
     ("_core.verbs", "_core.parking_lot"),
     # the adapter to an asyncio loop
-    ("_loop", "_loop.compat", "_loop.poller"),
+    ("_loop", "_loop.compat", "_loop.left_alone", "_loop.poller"),
     ("_loop.awaiting",),
     ("_loop.task",),
     ("_loop.deadlock", "_loop.slow"),

@@ -43,6 +43,7 @@ from .._core.errors import Deadlock
 from .._core.backends import asked_for, make_backend
 from . import deadlock as _deadlock
 from .compat import get_running_loop
+from .left_alone import warn_of_left_fibers
 from .slow import LongestRun, NamedDrain
 
 cdef extern from *:
@@ -451,10 +452,8 @@ class Loop(uvloop.Loop):
 
     def _leave_threads(self):
         """Thread fibers that block in the kernel: nobody can end them."""
-        rest = [fiber for fiber in (<LoopHub>self._hub).scheduler.fibers() if fiber.state == "DETACHED"]
-        warnings.warn(
-            f"{len(rest)} thread fibers block, and are left alone by the event loop that is closed: {rest[:5]!r}",
-            RuntimeWarning, source=self,
+        warn_of_left_fibers(
+            [fiber for fiber in (<LoopHub>self._hub).scheduler.fibers() if fiber.state == "DETACHED"], self
         )
 
     # -- with an injected clock, the loop's timers follow it

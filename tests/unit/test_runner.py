@@ -254,6 +254,33 @@ def test_a_runner_needs_no_with() -> None:
     assert loop.is_closed()
 
 
+@pytest.mark.parametrize("wrong", ["x", "5", True, [1], 1j])
+def test_a_shutdown_timeout_that_is_no_time(wrong: Any) -> None:
+    ran: list[int] = []
+    with pytest.raises(TypeError, match="shutdown_timeout is a number of seconds, or None"):
+        run(ran.append, 1, shutdown_timeout=wrong)
+    with pytest.raises(TypeError, match="shutdown_timeout"):
+        Runner(shutdown_timeout=wrong)
+    assert ran == []
+
+
+@pytest.mark.parametrize("wrong", [-1, -0.001, float("nan"), float("-inf")])
+def test_a_shutdown_timeout_that_is_out_of_range(wrong: float) -> None:
+    ran: list[int] = []
+    with pytest.raises(ValueError, match="shutdown_timeout is a number of seconds from 0 on"):
+        run(ran.append, 1, shutdown_timeout=wrong)
+    assert ran == []
+
+
+@pytest.mark.parametrize("right", [0, 1, 0.5, None, float("inf"), 1e300])
+def test_a_shutdown_timeout_that_is_right(right: float | None) -> None:
+    def main() -> str:
+        swapco.spawn(forever)
+        return swapco.await_(asyncio.to_thread(str, "done"))
+
+    assert run(main, shutdown_timeout=right) == "done"
+
+
 def test_debug() -> None:
     def main() -> bool:
         return asyncio.get_running_loop().get_debug()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import re
 import threading
 import time
 import warnings
@@ -205,6 +207,104 @@ def left_alone(call: Callable[[], Any]) -> Iterator[list[Any]]:
         time.sleep(0.001)
     yield got
     assert started[0].state == "DONE"
+
+
+def blocks_in_here(held: Held) -> None:
+    held()
+
+
+def closes(held: Held, count: int = 1, **keywords: Any) -> None:
+    """A program whose threads do not come back."""
+
+    def main() -> None:
+        until_detached(*[thread(blocks_in_here, held) for _ in range(count)])
+
+    swapco.run(main, **keywords)  # this line
+
+
+def line_of(function: Any, marked: str) -> str:
+    lines, first = inspect.getsourcelines(function)
+    (number,) = [first + n for n, line in enumerate(lines) if marked in line]
+    return f"{__file__}:{number}"
+
+
+def until_back(before: set[threading.Thread]) -> None:
+    give_up = time.monotonic() + SOON_S
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < give_up, threading.enumerate()
+        time.sleep(0.001)
+
+
+def test_the_warning_says_which_fiber_where_and_what_to_do() -> None:
+    held = Held()
+    before = set(threading.enumerate())
+    with pytest.warns(RuntimeWarning) as caught:
+        closes(held, shutdown_timeout=0.01)
+    held.let_go()
+    until_back(before)
+    (warning,) = caught
+    text = str(warning.message)
+    assert re.match(r"1 thread fibers block, and are left alone by the event loop that is closed: 'Fiber-\d+' ", text)
+    assert f"runs blocks_in_here ({line_of(blocks_in_here, 'held()')}) and is in Condition.wait (" in text
+    assert "give what blocks there a timeout of its own" in text
+    assert "shutdown_timeout=seconds" in text
+    # the line that a program can change
+    assert f"{warning.filename}:{warning.lineno}" == line_of(closes, "# this line")
+
+
+def test_the_warning_is_short_however_many_there_are() -> None:
+    held = Held()
+    before = set(threading.enumerate())
+    with pytest.warns(RuntimeWarning, match="^7 thread fibers block") as caught:
+        closes(held, 7, shutdown_timeout=0.01)
+    held.let_go()
+    until_back(before)
+    text = str(caught[0].message)
+    assert text.count("runs blocks_in_here") == 5
+    assert "; and 2 more. Nobody can interrupt them" in text
+
+
+def test_the_warning_about_a_function_that_is_not_python() -> None:
+    """It has a name, and no line."""
+    gate = threading.Lock()
+    gate.acquire()
+
+    def main() -> None:
+        until_detached(thread(gate.acquire, name="the lock"))
+
+    before = set(threading.enumerate())
+    with pytest.warns(RuntimeWarning, match="closed: 'the lock' runs lock.acquire. Nobody"):
+        swapco.run(main, shutdown_timeout=0.01)
+    gate.release()
+    until_back(before)
+
+
+def test_the_warning_of_a_runner_and_of_asyncio_points_at_the_program() -> None:
+    held = Held()
+
+    def main() -> None:
+        until_detached(thread(held))
+
+    def by_runner() -> None:
+        runner = swapco.Runner(shutdown_timeout=0.01)
+        runner.run(main)
+        runner.close()  # this line
+
+    def by_loop() -> None:
+        async def in_a_coroutine() -> None:
+            await swapco.spawn(main)
+
+        loop = swapco.new_event_loop()
+        loop.run_until_complete(in_a_coroutine())
+        loop.close()  # this line
+
+    before = set(threading.enumerate())
+    for program in (by_runner, by_loop):
+        with pytest.warns(RuntimeWarning, match="left alone") as caught:
+            program()
+        assert f"{caught[0].filename}:{caught[0].lineno}" == line_of(program, "# this line")
+    held.let_go()
+    until_back(before)
 
 
 def enter_lock() -> None:
