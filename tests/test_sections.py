@@ -15,11 +15,11 @@ PACKAGE = Path(__file__).parents[1] / "swapco"
 SOURCES = sorted(PACKAGE.rglob("*.pyx"))
 DECLARED = re.compile(r"^ +cdef section here\b")
 OPENED = re.compile(
-    r"\b(running_fiber|running|host_here|enter|enter_if_attached)\((?P<arguments>[^()]*(?:\([^()]*\)[^()]*)*)\)"
+    r"\b(running_fiber|running|host_here|enter|enter_if_attached|enter_if_owner)\((?P<arguments>[^()]*(?:\([^()]*\)[^()]*)*)\)"
 )
 FUNCTION = re.compile(r"^ *(?:async )?(?:def|cdef|cpdef)\b(?! class\b).*\(")
 SECTION = re.compile(r"&here\.worker(, \w+)?$")
-DEFINED = re.compile(r"\b(?:running_fiber|running|host_here|enter|enter_if_attached|_enter)\(")
+DEFINED = re.compile(r"\b(?:running_fiber|running|host_here|enter|enter_if_attached|enter_if_owner|_enter)\(")
 
 
 def functions(path: Path) -> list[tuple[int, list[str]]]:

@@ -11,6 +11,9 @@ cdef PyObject *running(str caller, swapco_worker **entered, object primitive) ex
 cdef PyObject *host_here(swapco_worker **entered) except? NULL
 cdef int enter(swapco_worker **entered, object primitive) except -1
 cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1
+# For what only the owner of the slot may do, from a worker other than home, and what is not worth waiting for.
+cdef bint in_worker() noexcept
+cdef bint enter_if_owner(swapco_worker **entered, Host scheduler) noexcept
 # A question to a primitive: a hook for controlled runs.
 cdef int look(object primitive) except -1
 cdef PyObject *fiber_here() noexcept

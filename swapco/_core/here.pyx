@@ -139,6 +139,26 @@ cdef int enter_if_attached(swapco_worker **entered, object primitive) except -1:
     return 0
 
 
+cdef bint in_worker() noexcept:
+    """Is this kernel thread one that hosts thread fibers?  It may be the home worker of another loop all the same."""
+    return swapco_here != NULL and (<Worker>swapco_here).controller is None
+
+
+cdef bint enter_if_owner(swapco_worker **entered, Host scheduler) noexcept:
+    """Open a section if this thread is a worker of ``scheduler``, and has the slot: with a fiber, or as nobody after
+    one that has ended.  It does not wait: False if somebody else has the slot."""
+    cdef swapco_worker *w
+    entered[0] = NULL
+    if not in_worker() or swapco_running != NULL or (<Worker>swapco_here).scheduler != <PyObject *>scheduler:
+        return False
+    w = (<Worker>swapco_here).c
+    if w.depth == 0 and not slot_enter(w):
+        return False
+    w.depth += 1
+    entered[0] = w
+    return True
+
+
 cdef int look(object primitive) except -1:
     """The caller asks ``primitive`` something, and changes nothing; it needs no section.
 

@@ -12,3 +12,4 @@ cdef class Hub:
     cdef int went_idle(self) except -1
     cdef int fail(self, object error) except -1
     cdef int call_soon(self, object callback, object argument, object context) except -1
+    cdef int threads_begin(self) except -1

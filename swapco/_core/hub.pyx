@@ -10,9 +10,10 @@ loop for the few things below; ``swapco._loop.loop`` implements them on uvloop.
 - ``went_idle``: the drain found nothing to run; look for a deadlock if nothing can ever wake a fiber.
 - ``fail``: stop the loop; the error leaves ``run_forever`` (KeyboardInterrupt of a fiber, a broken policy).
 - ``call_soon``: run a done callback from the loop.
+- ``threads_begin``: home is about to start the first kernel thread for fibers.
 
-The last two may come from another worker than home, which is asleep then and must not be touched: they are noted
-(``unsettled``), and home acts on them when it has the slot again (``settle``).
+``fail`` and ``call_soon`` may come from another worker than home, which is asleep then and must not be touched: they
+are noted (``unsettled``), and home acts on them when it has the slot again (``settle``).
 """
 
 
@@ -39,3 +40,6 @@ cdef class Hub:
 
     cdef int call_soon(self, object callback, object argument, object context) except -1:
         raise TypeError(f"{type(self).__name__} does not implement call_soon")
+
+    cdef int threads_begin(self) except -1:
+        return 0

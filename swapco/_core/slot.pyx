@@ -401,6 +401,7 @@ cdef class Slot:
             self.c.sentinel_runs = error == 0
         if error:
             raise OSError(error, f"no thread for the detector of blocked workers: {os.strerror(error)}")
+        self.hub.threads_begin()
         self.detects = True
         return 0
 

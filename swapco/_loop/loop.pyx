@@ -30,7 +30,8 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from .._core.clock cimport Clock, ManualClock, Timer, duration_ns
 from .._core.policy cimport Policy
-from .._core.fiber cimport FiberCore
+from .._core.fiber cimport FiberCore, outside, section
+from .._core.here cimport enter_if_owner, fiber_here, in_worker
 from .._core.reasons cimport READ, WRITE
 from .._core.scheduler cimport Scheduler
 from .._core.slot cimport Slot
@@ -77,8 +78,72 @@ cdef class _NotingCallSoon:
     cdef LoopHub hub
 
     def __call__(self, callback, *args, context=None):
+        if in_worker() and not self.hub.scheduler.slot.at_home():
+            self.note_from_worker()
+            return self.hub.loop.call_soon_threadsafe(callback, *args, context=context)
         self.hub.callbacks_waiting = True
         return self.hub.raw_call_soon(self.hub.loop, callback, *args, context=context)
+
+    cdef int note_from_worker(self) except -1:
+        cdef section here = outside()
+        cdef Scheduler scheduler = self.hub.scheduler
+        if enter_if_owner(&here.worker, scheduler):
+            self.hub.callbacks_waiting = True
+        return 0
+
+
+#: Methods of a loop that change libuv's handles, or what only home may change: see ``_OwnersOnly``.
+_OWNERS_ONLY = (
+    "call_later", "call_at", "create_task", "add_reader", "remove_reader", "add_writer", "remove_writer",
+)
+_INSTEAD = {
+    "create_task": "await_(coroutine) runs it there and waits for it, from_thread.run(loop.create_task, coroutine) "
+                   "only starts it",
+}
+
+
+cdef class _OwnersOnly:
+    """A method of a loop with thread fibers: in their threads it is for the owner of the slot only.
+
+    While a thread fiber has the slot, the thread of the loop waits for it, inside a callback: then the method may be
+    called like in any callback.  A detached one runs beside the loop.  Which of the two it is is not up to the program,
+    so debug mode says no to both.  Threads that are no workers are asyncio's (and uvloop's) business.
+    """
+
+    cdef LoopHub hub
+    cdef object method
+    cdef str name
+
+    def __call__(self, *args, **kwargs):
+        if in_worker() and not self.hub.scheduler.slot.at_home():
+            if self.name != "create_task":
+                return self.call_as_owner(args, kwargs)
+            # runs code of the program (a task factory), and needs nothing but what call_soon does
+            if not self.is_owner():
+                if args and asyncio.iscoroutine(args[0]):
+                    args[0].close()
+                self.refuse()
+        return self.method(*args, **kwargs)
+
+    cdef object call_as_owner(self, tuple args, dict kwargs):
+        cdef section here = outside()
+        cdef Scheduler scheduler = self.hub.scheduler
+        if self.hub.loop.get_debug() or not enter_if_owner(&here.worker, scheduler):
+            self.refuse()
+        return self.method(*args, **kwargs)
+
+    cdef bint is_owner(self) except -1:
+        cdef section here = outside()
+        cdef Scheduler scheduler = self.hub.scheduler
+        return not self.hub.loop.get_debug() and enter_if_owner(&here.worker, scheduler)
+
+    cdef int refuse(self) except -1:
+        cdef PyObject *fiber = fiber_here()
+        who = "the thread of a fiber" if fiber == NULL else repr(<object>fiber)
+        instead = _INSTEAD.get(self.name, f"from_thread.run(loop.{self.name}, ...) calls it there")
+        raise RuntimeError(
+            f"loop.{self.name}() was called in {who}, whose kernel thread may run beside the event loop: {instead}"
+        )
 
 
 class _HeapHandle(asyncio.TimerHandle):
@@ -188,6 +253,16 @@ cdef class LoopHub(PollingHub):
                 self.loop.stop()
             else:
                 self.stop_later = self.unsettled = True
+        return 0
+
+    cdef int threads_begin(self) except -1:
+        cdef _OwnersOnly guard
+        for name in _OWNERS_ONLY:
+            guard = _OwnersOnly()
+            guard.hub = self
+            guard.name = name
+            guard.method = getattr(self.loop, name)
+            setattr(self.loop, name, guard)
         return 0
 
     cdef int settle(self) except -1:
@@ -420,7 +495,7 @@ class Loop(uvloop.Loop):
             self.remove_reader(hub.poller.epoll_fd)
             self._hub = None
             # the bound methods made cycles
-            for name in ("call_soon", "time", "call_later", "call_at"):
+            for name in ("call_soon", "time", *_OWNERS_ONLY):
                 self.__dict__.pop(name, None)
             uvloop.Loop.close(self)
             hub.poller.close_descriptors()
