@@ -43,7 +43,7 @@ from .task cimport Fiber
 from .._core.errors import Deadlock
 from .._core.backends import asked_for, make_backend
 from . import deadlock as _deadlock
-from .compat import get_running_loop
+from .compat import get_running_loop, isfuture
 from .left_alone import warn_of_left_fibers
 from .slow import LongestRun, NamedDrain
 
@@ -247,7 +247,6 @@ cdef class LoopHub(PollingHub):
 
     cdef int fail(self, object error) except -1:
         if self.error is None:
-            # once: a second stop would stop the next run
             self.error = error
             if self.scheduler.slot.at_home():
                 self.loop.stop()
@@ -383,6 +382,19 @@ cdef class LoopHub(PollingHub):
         return 0
 
 
+cdef class _StopWhenDone:
+    """The done callback of ``run_until_complete``: stops the loop, in that run only."""
+
+    cdef object loop
+
+    def __call__(self, future):
+        if self.loop is None:
+            return
+        if not future.cancelled() and isinstance(future.exception(), (SystemExit, KeyboardInterrupt)):
+            return  # it leaves the loop already
+        self.loop.stop()
+
+
 class Loop(uvloop.Loop):
     """An asyncio event loop (uvloop's) in which fibers run.
 
@@ -392,6 +404,8 @@ class Loop(uvloop.Loop):
     """
 
     _hub = None
+    # stop() was called for the run that goes on, or for the next one
+    _stop_asked = False
 
     def __init__(self, *, policy=None, clock=None, switch=None, slot=None):
         try:
@@ -442,6 +456,43 @@ class Loop(uvloop.Loop):
         self._check_place()
         return (<Backend>self._backend).call_in_hub(self._run_in_hub)
 
+    def run_until_complete(self, future):
+        """Run until a future (a coroutine becomes a task) is done; return its result, or raise its exception.
+
+        RuntimeError if the loop is stopped before.  It differs from uvloop's when something else ends the run, and the
+        future is done in the same turn: then the done callback, which is queued still, does not stop the next run.
+        """
+        cdef _StopWhenDone stops = _StopWhenDone()
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        new_task = not isfuture(future)
+        future = asyncio.ensure_future(future, loop=self)
+        if new_task:
+            # an interrupt leaves it pending: nobody is to blame
+            future._log_destroy_pending = False
+        stops.loop = self
+        future.add_done_callback(stops)
+        try:
+            self.run_forever()
+        except BaseException:
+            if new_task and future.done() and not future.cancelled():
+                future.exception()  # seen: nobody else can
+            raise
+        finally:
+            stops.loop = None
+            future.remove_done_callback(stops)
+        if not future.done():
+            raise RuntimeError("Event loop stopped before Future completed.")
+        return future.result()
+
+    def stop(self):
+        """Stop the loop once the callbacks that wait have run; thread fibers may call it, too."""
+        if in_worker() and get_running_loop() is not self:
+            self.call_soon_threadsafe(self.stop)
+            return
+        self._stop_asked = True
+        uvloop.Loop.stop(self)
+
     def _check_place(self):
         """RuntimeError if the loop cannot run where the caller is; before anything has begun."""
         if not (<Backend>self._backend).may_run_here():
@@ -470,14 +521,21 @@ class Loop(uvloop.Loop):
         cdef LoopHub hub = self._hub
         if hub is not None:
             hub.scheduler.bind()
+        error = None
         try:
             uvloop.Loop.run_forever(self)
+            while not self._stop_asked:
+                # of two stops in one turn (main ends, and another fiber raises SystemExit) uvloop keeps the second one
+                # in its queue, where the next run finds it: nobody has asked that one to stop
+                uvloop.Loop.run_forever(self)
         finally:
+            self._stop_asked = False
             hub = self._hub
             if hub is not None:
+                # if something leaves the loop already, that is it
+                error, hub.error = hub.error, None
                 hub.scheduler.unbind()
-        if hub is not None and hub.error is not None:
-            error, hub.error = hub.error, None
+        if error is not None:
             try:
                 raise error
             finally:

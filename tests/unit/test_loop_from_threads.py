@@ -325,6 +325,22 @@ def test_from_a_loop_inside_a_thread_fiber_to_the_loop_outside() -> None:
     swapco.run(main)
 
 
+@everywhere
+def test_stopping_the_loop(at: At) -> None:
+    """From any thread fiber, at once."""
+    loop = swapco.new_event_loop()
+    stopped_by: list[str] = []
+
+    def body() -> None:
+        stopped_by.append(swapco.current_fiber().state)
+        loop.stop()
+
+    loop.call_soon(swapco.spawn, at.call, body)
+    loop.run_forever()
+    assert stopped_by == [at.state]
+    loop.close()
+
+
 @debug_or_not
 def test_a_foreign_thread_is_treated_as_by_uvloop(debug: bool) -> None:
     """No error without debug mode, and asyncio's own with it: that is for the program to know."""

@@ -22,7 +22,7 @@ from helpers import Logged, label, run_program, settle
 
 import swapco
 from swapco import Runner, run
-from swapco.lowlevel import Clock, Fifo, Lifo
+from swapco.lowlevel import Clock, Fifo, Lifo, Slot
 
 pytestmark = pytest.mark.usefixtures("fibers")
 
@@ -103,6 +103,70 @@ def test_exits_come_out_of_main_and_of_any_fiber(kind: type[BaseException]) -> N
         run(coroutine)
     with pytest.raises(kind):
         run(coroutine())
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("threaded", [False, True], ids=["ordinary", "thread"])
+@pytest.mark.parametrize("wait", ["wait", "sleep", "caught"])
+def test_an_exit_comes_out_although_main_ends_in_the_same_turn(
+    kind: type[BaseException], threaded: bool, wait: str
+) -> None:
+    """Once, and after the clean-up: two things stop the loop, and the second one must not stop the next run."""
+    error = kind("the first")
+    ended: list[str] = []
+
+    def left() -> None:
+        try:
+            forever()
+        finally:
+            swapco.sleep(0.001)
+            ended.append("cleaned up")
+
+    def main() -> None:
+        swapco.spawn(left)
+        swapco.sleep(0)
+        fiber = swapco.spawn(fail, error, thread=threaded)
+        if wait == "wait":
+            swapco.wait([fiber])
+        elif wait == "sleep":
+            while not fiber.done():
+                swapco.sleep(0)
+        else:
+            with pytest.raises(kind):
+                fiber.join()
+        ended.append("main")
+
+    with Runner(slot=Slot(tick=1.0)) as runner:
+        with pytest.raises(kind) as caught:
+            runner.run(main)
+        assert caught.value is error
+        # the next run has nothing to do with it
+        assert runner.run(swapco.sleep, 0.001, "the next run") == "the next run"
+    assert ended == ["main", "cleaned up"]
+
+
+def test_a_stop_belongs_to_the_run_that_it_was_asked_in() -> None:
+    """As with asyncio: uvloop keeps the second of two stops for the next run."""
+    loop = swapco.new_event_loop()
+    # the second one is asked for while the first one is on its way
+    loop.call_soon(loop.call_soon, loop.stop)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert loop.run_until_complete(asyncio.sleep(0.001, "slept")) == "slept"
+    # one that is asked for before a run is for that one
+    loop.stop()
+    turns: list[int] = []
+    loop.call_soon(turns.append, 1)
+    loop.run_forever()
+    assert turns == [1]
+    with pytest.raises(RuntimeError, match="stopped before Future completed"):
+        loop.call_soon(loop.stop)
+        loop.run_until_complete(loop.create_future())
+    loop.close()
+    coroutine = asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_until_complete(coroutine)
+    coroutine.close()
 
 
 def test_main_may_be_cancelled() -> None:
