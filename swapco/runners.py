@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core.backends import asked_for
 from ._loop.compat import get_running_loop
-from ._loop.loop import Loop, hub_of, new_event_loop, ran_before_fork
+from ._loop.loop import Loop, hub_of, is_stuck, new_event_loop, ran_before_fork
 from ._loop.task import Fiber
 from .monitor.watchdog import Watchdog
 from .monitor.watchdog import asked_for as watchdog_asked_for
@@ -210,7 +210,7 @@ class Runner:
         if loop is None:
             return
         try:
-            if ran_before_fork(loop):
+            if ran_before_fork(loop) or is_stuck(loop):
                 return
             _cancel_everything(loop, self._shutdown_timeout)
             loop.run_until_complete(loop.shutdown_asyncgens())

@@ -551,14 +551,22 @@ class Loop(uvloop.Loop):
                 self._leave_threads()
             hub.scheduler.close_workers()
             self.remove_reader(hub.poller.epoll_fd)
-            self._hub = None
-            # the bound methods made cycles
-            for name in ("call_soon", "time", *_OWNERS_ONLY):
-                self.__dict__.pop(name, None)
+            self._forget_hub()
             uvloop.Loop.close(self)
             hub.poller.close_descriptors()
-            return
-        uvloop.Loop.close(self)
+        elif is_stuck(self):
+            # all that can be done: the threads of fibers end, and what broke it may go on its way
+            hub.scheduler.close_workers()
+            self._forget_hub()
+            hub.poller.close_descriptors()
+        else:
+            uvloop.Loop.close(self)
+
+    def _forget_hub(self):
+        self._hub = None
+        # the bound methods made cycles
+        for name in ("call_soon", "time", *_OWNERS_ONLY):
+            self.__dict__.pop(name, None)
 
     def _end_fibers(self):
         cdef LoopHub hub = self._hub
@@ -664,6 +672,15 @@ def hub_of(loop) -> LoopHub:
 def ran_before_fork(loop) -> bool:
     """Did it run fibers in the parent of this process?  Then it can only be closed."""
     return loop._hub is not None and (<LoopHub>loop._hub).scheduler.slot.is_inherited()
+
+
+def is_stuck(loop) -> bool:
+    """Does uvloop say that it runs, and it does not?  It never will, and cannot be closed.
+
+    uvloop begins to run by calling Python code (a pair of sockets for signals); what a signal handler raises in there,
+    such as KeyboardInterrupt, leaves it in that state.
+    """
+    return loop.is_running() and loop._hub is not None and not (<LoopHub>loop._hub).scheduler.running
 
 
 def new_event_loop(*, policy=None, clock=None, switch=None, slot=None) -> Loop:

@@ -169,6 +169,42 @@ def test_a_stop_belongs_to_the_run_that_it_was_asked_in() -> None:
     coroutine.close()
 
 
+@pytest.mark.parametrize("during", ["main", "the end"])
+def test_a_ctrl_c_inside_uvloop_comes_out_of_run(during: str) -> None:
+    """Where uvloop begins to run it is no longer fit to run, nor to be closed; that must not hide the interrupt.
+
+    In a program of its own: that loop stays for ever.
+    """
+    result = run_program(f"""
+        import _socket, threading
+        import swapco
+
+        original = _socket.socketpair
+        calls = []
+        workers = []
+
+        def interrupted(*args):
+            # what uvloop calls, by way of socket.socketpair
+            calls.append(1)
+            if len(calls) == {1 if during == "main" else 2}:
+                raise KeyboardInterrupt("in uvloop")
+            return original(*args)
+
+        def main():
+            swapco.spawn(swapco.sleep, 3600)
+            swapco.to_thread(int)
+            workers.extend(thread for thread in threading.enumerate() if "swapco worker" in thread.name)
+
+        _socket.socketpair = interrupted
+        try:
+            swapco.run(main)
+        except KeyboardInterrupt as error:
+            print(error.args, len(workers), any(worker.is_alive() for worker in workers))
+    """)
+    # the threads of fibers end, whatever becomes of the loop
+    assert result.stdout == f"('in uvloop',) {0 if during == 'main' else 1} False\n", result.stderr
+
+
 def test_main_may_be_cancelled() -> None:
     def main() -> None:
         swapco.current_fiber().cancel("by myself")
