@@ -29,16 +29,22 @@ def run(fn: Callable[..., T], *args: Any, loop: Loop | None = None) -> T:
 
     ``fn`` is a function or an ``async def`` function.  Called from a thread fiber, which it blocks; from any other
     thread with ``loop=``, blocking the thread.  Cancelling the calling thread fiber cancels ``fn``.  Errors: what
-    ``fn`` raises; RuntimeError in an ordinary fiber or in the thread of the loop (call ``fn`` directly), without a
-    loop, and when the loop is closed.
+    ``fn`` raises; RuntimeError in an ordinary fiber and wherever else an event loop runs in the calling thread (call
+    ``fn`` directly if it is this loop, else go through ``to_thread``), without a loop, and when the loop is closed.
     """
     if loop is None:
         result: T = at_home(fn, args)
         return result
     if not isinstance(loop, Loop):
         raise TypeError(f"from_thread.run() needs a swapco.Loop, not {loop!r}")
-    if get_running_loop() is loop:
+    here = get_running_loop()
+    if here is loop:
         raise RuntimeError("from_thread.run() was called in the thread of the event loop: call the function directly")
+    if here is not None:
+        raise RuntimeError(
+            "from_thread.run() would block this thread, in which another event loop runs with all its fibers and "
+            "tasks, until the function is done: wait in a thread, to_thread(from_thread.run, fn, loop=loop)"
+        )
     return _run_from_outside(loop, fn, args)
 
 

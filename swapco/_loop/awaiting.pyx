@@ -20,12 +20,13 @@ from cpython.object cimport PyObject
 
 from .._core.fiber cimport FORWARDED, NOT_FORWARDED, STAYS_PENDING, FiberCore, outside, running_fiber, section
 from .._core.clock cimport NEVER_NS
+from .._core.here cimport in_worker, loop_runs_here
 from .._core.reasons cimport JOIN
 from .._core.scheduler cimport Scheduler
 from .._core.states cimport DONE, NEW
 from .poller cimport PollingHub
 
-from .._core.errors import CancelledError
+from .._core.errors import CancelledError, NotInFiber
 from .compat import enter_task, isfuture, leave_task, register_task
 
 cdef extern from "Python.h":
@@ -216,7 +217,16 @@ def await_(awaitable):
 def at_home(fn, tuple args):
     """Call ``fn(*args)`` on the event loop's thread, for a thread fiber: the inside of ``from_thread.run``."""
     cdef section here = outside()
-    cdef FiberCore me = running_fiber("from_thread.run", &here.worker, None)
+    cdef FiberCore me
+    try:
+        me = running_fiber("from_thread.run", &here.worker, None)
+    except NotInFiber:
+        if loop_runs_here() or in_worker():
+            raise
+        raise NotInFiber(
+            "from_thread.run() was called in a thread that runs no fiber, so it must be told which event loop to call "
+            "into: from_thread.run(fn, loop=loop)"
+        ) from None
     if me.cancel_pending:
         me.scheduler.raise_cancel(me)
     if not me.threaded and not me.poses_as_thread:

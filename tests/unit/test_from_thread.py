@@ -218,8 +218,52 @@ def test_in_an_ordinary_fiber() -> None:
 
 
 def test_outside_of_run() -> None:
-    with pytest.raises(swapco.NotInFiber, match="from_thread"):
+    with pytest.raises(swapco.NotInFiber, match=r"from_thread\.run\(fn, loop=loop\)"):
         from_thread.run(give)
+
+
+def running_elsewhere(body: Callable[[Any], Any]) -> Any:
+    """What ``body`` returns of the loop that another thread runs meanwhile."""
+    loops: list[Any] = []
+    ready, over = threading.Event(), threading.Event()
+
+    def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        ready.set()
+        while not over.is_set():
+            swapco.sleep(0.001)
+
+    other = threading.Thread(target=lambda: swapco.run(main))
+    other.start()
+    assert ready.wait(SOON_S)
+    try:
+        return body(loops[0])
+    finally:
+        over.set()
+        other.join(SOON_S)
+
+
+def test_a_fiber_does_not_wait_for_another_loop_in_the_thread_of_its_own() -> None:
+    """All of its own loop would."""
+    ran: list[int] = []
+
+    def main(loop: Any) -> Any:
+        with pytest.raises(RuntimeError, match=r"another event loop .*to_thread\(from_thread\.run, fn, loop=loop\)"):
+            from_thread.run(ran.append, 1, loop=loop)
+        assert ran == []
+        # what the error says to do
+        return swapco.to_thread(from_thread.run, threading.get_ident, loop=loop)
+
+    assert running_elsewhere(lambda loop: swapco.run(main, loop)) not in (None, threading.get_ident())
+
+
+def test_nor_does_a_coroutine_of_asyncio() -> None:
+    async def main(loop: Any) -> Any:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            from_thread.run(give, loop=loop)
+        return await asyncio.to_thread(from_thread.run, give, 1, loop=loop)
+
+    assert running_elsewhere(lambda loop: asyncio.run(main(loop))) == (False, (1,))
 
 
 @in_quiet_fiber
@@ -234,7 +278,34 @@ def test_in_the_hub() -> None:
 
 @in_quiet_fiber
 def test_in_a_foreign_thread_without_a_loop() -> None:
-    assert in_foreign_thread(lambda: from_thread.run(give)) is swapco.NotInFiber
+    def foreign() -> str:
+        with pytest.raises(swapco.NotInFiber) as info:
+            from_thread.run(give)
+        return str(info.value)
+
+    assert "from_thread.run(fn, loop=loop)" in in_foreign_thread(foreign)
+
+
+@in_quiet_fiber
+def test_who_cannot_name_a_loop_is_not_told_to() -> None:
+    """In a callback of the loop, and in a finalizer after a thread fiber."""
+    got: list[str] = []
+
+    def call() -> None:
+        with pytest.raises(swapco.NotInFiber) as info:
+            from_thread.run(give)
+        got.append(str(info.value))
+
+    class Finalized:
+        def __del__(self) -> None:
+            call()
+
+    asyncio.get_running_loop().call_soon(call)
+    settle()
+    thread(Finalized)
+    wait_until(lambda: len(got) == 2)
+    assert "loop=" not in got[0]
+    assert "loop=" not in got[1]
 
 
 @pytest.mark.parametrize("wrong", [3, "loop"])
