@@ -3,6 +3,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from .clock import Clock, Timer
+from .scheduler import Scheduler
 from .slot import Postable, Slot
 
 _State = Literal["NEW", "READY", "RUNNING", "BLOCKED", "DETACHED", "DONE"]
@@ -26,7 +27,7 @@ class FiberCore(Postable):
         deadline: float | None = None,
     ) -> None: ...
     @property
-    def scheduler(self) -> Dispatcher: ...
+    def scheduler(self) -> Scheduler: ...
     @property
     def state(self) -> _State: ...
     @property
