@@ -185,8 +185,14 @@ def leaves(context: Any) -> Any:
 @in_quiet_fiber
 def test_blocking_left_without_being_entered(in_thread: bool) -> None:
     def body() -> None:
-        with pytest.raises(RuntimeError):
-            leaves(swapco.blocking())
+        context = swapco.blocking()
+        with pytest.raises(RuntimeError, match="left where it was not entered: in another fiber, or in none"):
+            leaves(context)
+        # and it is as good as new
+        if in_thread:
+            with context:
+                assert swapco.current_fiber().state == "DETACHED"
+        assert swapco.current_fiber().state == "RUNNING"
 
     swapco.spawn(body, thread=in_thread).join()
 
@@ -203,8 +209,9 @@ def test_blocking_left_in_another_fiber() -> None:
     steps = generator()
     fiber = thread(enters, steps)
     fiber.join()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="left where it was not entered: in another fiber, or in none"):
         steps.close()
+    assert on_thread(lambda: swapco.current_fiber().state) == "RUNNING"
 
 
 @in_quiet_fiber
