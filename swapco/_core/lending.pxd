@@ -2,7 +2,7 @@
 
 from cpython.object cimport PyObject
 
-from .clock cimport Clock, Timer
+from .clock cimport Timer
 from .fiber cimport Dispatcher, FiberCore
 from .slot cimport ThreadStack, Worker
 from .switch cimport Stack
@@ -21,11 +21,9 @@ cdef class Lender(Dispatcher):
     cdef object starved_first
     cdef bint warned
     cdef Timer lending_timer
-    cdef Clock real_clock
     # this process is the forked child of the one that the fibers live in
     cdef bint abandoned
     cdef object worker_main
-    cdef readonly Py_ssize_t detached
     # each time that somebody else becomes ``current``, on whichever kernel thread: the watchdog sees nothing else
     cdef readonly unsigned long long switches
 
@@ -43,7 +41,7 @@ cdef class Lender(Dispatcher):
     cdef int detach(self, FiberCore f) noexcept
     cdef int take_interrupt(self) noexcept
     cdef int start_detached(self, FiberCore f) noexcept
-    cdef int count_absence(self, ThreadStack stack) noexcept
+    cdef int count_absence(self) noexcept
     cdef int weigh(self, ThreadStack stack) noexcept
     cdef int finish_detached(self, FiberCore f) except -1
     cdef int bury(self, FiberCore f) except -1

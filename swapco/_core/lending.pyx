@@ -43,7 +43,7 @@ import logging
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
-from .clock cimport Clock, Timer
+from .clock cimport Timer
 from .fiber cimport Dispatcher, FiberCore, note_thread
 from .here cimport hide_fiber, host, show_fiber
 from .slot cimport SWAPCO_GIVEN_BACK, ThreadStack, Worker, slot_enter, slot_leave, swapco_lend_end
@@ -107,7 +107,6 @@ cdef class Lender(Dispatcher):
         self.idle_workers = []
         self.starved = collections.deque()
         self.starved_first = collections.deque()
-        self.real_clock = Clock()
         main.lender = timer.lender = self
         timer.housekeeping = True
         self.worker_main = main
@@ -199,8 +198,9 @@ cdef class Lender(Dispatcher):
         cdef ThreadStack stack = <ThreadStack>f.stack
         self.current = NULL
         transition_detach(&f._state)
-        stack.detached_at = self.real_clock.now_ns()
-        self.detached += 1
+        stack.detached_at = self.slot.real_clock.now_ns()
+        self.slot.detached += 1
+        self.slot.detached_ns -= <unsigned long long>stack.detached_at
         self.slot.detaches += 1
         try:
             if self.dirty:
@@ -267,20 +267,20 @@ cdef class Lender(Dispatcher):
         stack.wants_slot = False
         transition_reattach(&f._state)
         self.slot.reattaches += 1
-        self.count_absence(stack)
+        self.count_absence()
         if self.instruments is not None:
             self.note("reattached", f)
         return self.push(f)
 
-    cdef int count_absence(self, ThreadStack stack) noexcept:
+    cdef int count_absence(self) noexcept:
         """It is not detached any more."""
-        self.detached -= 1
-        self.slot.detached_ns += self.real_clock.now_ns() - stack.detached_at
+        self.slot.detached -= 1
+        self.slot.detached_ns += <unsigned long long>self.slot.real_clock.now_ns()
         return 0
 
     cdef int weigh(self, ThreadStack stack) noexcept:
         """By its thread, which is back: was it right to run without the slot?"""
-        if self.real_clock.now_ns() - stack.detached_at > self.slot.tick * 1e9:
+        if self.slot.real_clock.now_ns() - stack.detached_at > self.slot.tick * 1e9:
             stack.blocked = True
         elif stack.revoked:
             self.slot.false_detaches += 1
@@ -292,7 +292,7 @@ cdef class Lender(Dispatcher):
         cdef ThreadStack stack = <ThreadStack>f.stack
         cdef PyObject *running = self.current
         cdef PyObject *hidden = hide_fiber()
-        self.count_absence(stack)
+        self.count_absence()
         stack.ended = False
         try:
             self.finish(f)
@@ -423,6 +423,7 @@ cdef class Lender(Dispatcher):
         stack.ended = True
         if self.slot.is_void():
             # nobody is left to record it; finalizers run as nobody here, too, for the fiber itself goes
+            self.count_absence()
             me.fiber = NULL
             return self.forget(<FiberCore>p)
         return self.slot.post(<FiberCore>p)
@@ -557,7 +558,7 @@ cdef class Lender(Dispatcher):
             if self.slot.has_ended(worker) and worker.fiber != NULL and (<FiberCore>worker.fiber)._state == DETACHED:
                 self.bury(<FiberCore>worker.fiber)
         self.trim_workers()
-        if self.detached or len(self.idle_workers) > IDLE_FLOOR:
+        if self.slot.detached or len(self.idle_workers) > IDLE_FLOOR:
             self.timers.arm(self.lending_timer, self.clock.now_ns() + LOOK_NS)
         return 0
 

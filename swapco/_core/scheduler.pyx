@@ -604,7 +604,7 @@ cdef class Scheduler(Lender):
         beside a busy loop nobody else would run, a detached fiber that wants to come back least of all.
         """
         cdef timespec pause
-        cdef bint hurry = self.detached > 0
+        cdef bint hurry = self.slot.detached > 0
         if hurry or thread_count() > len(self.slot.others):
             pause.tv_sec = 0
             pause.tv_nsec = BREATHE_NS
@@ -745,7 +745,7 @@ cdef class Scheduler(Lender):
             "takes": self.takes,
             "direct_handoffs": self.direct_handoffs,
             "drains": self.drains,
-            "detached": self.detached,
+            "detached": self.slot.detached,
             "idle_workers": len(self.idle_workers),
             **self.slot.statistics(),
         }

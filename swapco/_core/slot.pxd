@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from .clock cimport Clock
 from .hub cimport Hub
 from .policy cimport Runnable
 from .switch cimport Stack
@@ -118,6 +119,7 @@ cdef class Slot:
     cdef object placement
     # what a signal handler raised in the middle of a handoff
     cdef object interrupt
+    cdef Clock real_clock
     # the CPU that the workers share now, or -1; how many times one was chosen
     cdef int cpu
     cdef unsigned int placements
@@ -137,10 +139,12 @@ cdef class Slot:
     cdef readonly unsigned long long lends
     cdef readonly unsigned long long handoffs
     # counted by Lender
+    cdef Py_ssize_t detached
     cdef unsigned long long detaches
     cdef unsigned long long false_detaches
     cdef unsigned long long reattaches
-    cdef long long detached_ns
+    # of those that are back; less the moment at which they left, of those that are detached (modulo 2**64)
+    cdef unsigned long long detached_ns
 
     cdef int check_made(self) except -1
     cdef int bind_home(self) except -1

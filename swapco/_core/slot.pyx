@@ -233,6 +233,7 @@ cdef class Slot:
     def __cinit__(self, *args, **kwargs):
         self.hub_idle = True
         self.cpu = -1
+        self.real_clock = Clock()
         self.next_id = SWAPCO_HOME + 1
         self.others = []
         self.free_ids = []
@@ -312,10 +313,13 @@ cdef class Slot:
         Counters: ``lends``: home gave the slot to a worker; ``handoffs``: a worker gave it to another one;
         ``revoked_by_*``: who took it from a worker that did not come back; ``taken_back``: how many of those came back
         before home had noticed; ``detaches``: how many fibers ran on without the slot, ``false_detaches``: were back
-        within a tick; ``reattaches``: came back for more, ``detached_s``: after how many seconds, altogether;
-        ``ticks``: looks of the monitor.
+        within a tick; ``reattaches``: came back for more; ``detached_s``: for how many seconds, altogether, with
+        those that are detached now; ``ticks``: looks of the monitor.
         """
         cdef int posted = 0
+        cdef unsigned long long detached_ns = (
+            self.detached_ns + <unsigned long long>self.detached * <unsigned long long>self.real_clock.now_ns()
+        )
         cdef PyObject *at = self.inbox_head
         while at != NULL:
             posted += 1
@@ -328,7 +332,7 @@ cdef class Slot:
             "detaches": self.detaches,
             "false_detaches": self.false_detaches,
             "reattaches": self.reattaches,
-            "detached_s": self.detached_ns / 1e9,
+            "detached_s": detached_ns / 1e9,
             "revoked_by_monitor": self.c.revoked_by_monitor,
             "revoked_by_sentinel": self.c.revoked_by_sentinel,
             "revoked_by_signal": self.c.revoked_by_signal,

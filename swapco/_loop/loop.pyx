@@ -346,7 +346,7 @@ cdef class LoopHub(PollingHub):
     cdef bint something_real(self) except -1:
         """A call in a thread, or I/O, that may come to its end before virtual time goes on."""
         cdef FiberCore f
-        if self.scheduler.detached or self.offloaded or self.has_active_handles(0):
+        if self.scheduler.slot.detached or self.offloaded or self.has_active_handles(0):
             return True
         for f in self.scheduler.fibers():
             if f._state == BLOCKED and (f.reason == READ or f.reason == WRITE):
@@ -363,7 +363,7 @@ cdef class LoopHub(PollingHub):
     cdef bint looks_dead(self, unsigned int margin) except -1:
         """The cheap conditions; ``margin`` is how many more handles an idle loop may have active now."""
         cdef Scheduler s = self.scheduler
-        if s.main is None or s.main._state != BLOCKED or s.external_waits or s.detached:
+        if s.main is None or s.main._state != BLOCKED or s.external_waits or s.slot.detached:
             return False
         if len(s.timers) > s.timers.housekeeping or self.callbacks_waiting:
             return False
@@ -545,9 +545,9 @@ class Loop(uvloop.Loop):
         """Close the loop; live fibers are cancelled first, and get a second to end."""
         cdef LoopHub hub = self._hub
         if hub is not None and not self.is_closed() and not self.is_running():
-            if hub.scheduler.live_count > hub.scheduler.detached:
+            if hub.scheduler.live_count > hub.scheduler.slot.detached:
                 self._end_fibers()
-            if hub.scheduler.detached:
+            if hub.scheduler.slot.detached:
                 self._leave_threads()
             hub.scheduler.close_workers()
             self.remove_reader(hub.poller.epoll_fd)
@@ -576,7 +576,7 @@ class Loop(uvloop.Loop):
             fiber.cancel("the event loop is closing")
 
         def stop_when_done():
-            if s.live_count > s.detached and self.time() < give_up:
+            if s.live_count > s.slot.detached and self.time() < give_up:
                 uvloop.Loop.call_later(self, 0.001, stop_when_done)
             else:
                 self.stop()

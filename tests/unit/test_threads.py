@@ -339,6 +339,8 @@ def test_statistics_and_instruments_tell_of_a_detached_one() -> None:
     scheduler.remove_instrument(events)
     after = statistics()
     assert during[0]["detached"] == 1
+    # from the moment on at which it was detached
+    assert during[0]["detached_s"] > before["detached_s"]
     assert after["detached"] == 0
     assert after["detaches"] - before["detaches"] >= 2
     assert after["reattaches"] - before["reattaches"] == after["detaches"] - before["detaches"] - 1
