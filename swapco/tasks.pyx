@@ -85,10 +85,17 @@ cdef ThreadStack on_thread(Scheduler s, FiberCore f):
     cdef PyObject *spawner = fiber_here()
     cdef ThreadStack stack = s.new_thread_stack()
     # what is spawned for clean-up must not wait for what it is to clean up
-    stack.may_use_reserve = spawner != NULL and (<FiberCore>spawner).cancel_requests > 0
+    stack.may_use_reserve = spawner != NULL and (
+        (<FiberCore>spawner).cancel_requests > 0 or _cleans_up(<FiberCore>spawner)
+    )
     f.stack = stack
     f.threaded = True
     return stack
+
+
+cdef bint _cleans_up(FiberCore f):
+    """Is it a call that a fiber made which was being cancelled?"""
+    return f.threaded and (<ThreadStack>f.stack).is_call and (<ThreadStack>f.stack).may_use_reserve
 
 
 def _check_threadable(fn) -> None:

@@ -20,8 +20,8 @@ there, or on the stack of whom the worker named.
 
 Workers are reused, the one that ended last first.  Only the hub starts kernel threads: starting one runs Python code,
 in which a signal handler may raise.  When all ``max_workers`` are busy, new thread fibers *starve*: they wait, first
-in first out, for a worker, and a warning says so once.  A sixteenth of the workers is kept for clean-up: for what is
-spawned by fibers that are being cancelled.
+in first out, for a worker, and a warning says so once.  Some more are kept for clean-up, at least one: for what is
+spawned by fibers that are being cancelled, and the calls that those calls make.
 
 Invariants
 ----------
@@ -60,7 +60,6 @@ cdef extern from "calls.h":
 cdef enum:
     LOOK_NS = 1_000_000_000
     IDLE_FLOOR = 4
-    RESERVE_SHARE = 16
     JOIN_S = 5
 
 _log = logging.getLogger("swapco")
@@ -469,8 +468,8 @@ cdef class Lender(Dispatcher):
     cdef bint may_have_worker(self, FiberCore f) noexcept:
         """Are fewer workers busy than this fiber may see busy?"""
         cdef Py_ssize_t limit = self.slot.max_workers
-        if not (<ThreadStack>f.stack).may_use_reserve:
-            limit -= limit // RESERVE_SHARE
+        if (<ThreadStack>f.stack).may_use_reserve:
+            limit += self.slot.reserve
         return len(self.slot.others) - len(self.idle_workers) < limit
 
     cdef bint hire(self, FiberCore f) except -1:

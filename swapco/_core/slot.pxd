@@ -116,6 +116,8 @@ cdef class Slot:
     # options
     cdef readonly bint sentinel
     cdef readonly int max_workers
+    # how many more there may be for clean-up
+    cdef int reserve
     cdef object placement
     # what a signal handler raised in the middle of a handoff
     cdef object interrupt

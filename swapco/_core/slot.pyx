@@ -158,8 +158,12 @@ TRANSITIONS: tuple = tuple([
     for i in range(SWAPCO_SLOT_N_TRANSITIONS)
 ])
 
-#: Kernel threads of one slot, home not counted, unless ``max_workers`` or ``SWAPCO_MAX_WORKERS`` says otherwise.
+#: Kernel threads of one slot, without home and the reserve, unless ``max_workers`` or ``SWAPCO_MAX_WORKERS`` says it.
 DEFAULT_WORKERS = 1024
+
+cdef enum:
+    RESERVE_SHARE = 16
+    MOST_WORKERS = SWAPCO_MAX_WORKER - SWAPCO_HOME
 
 # every slot of this process, for the child of a fork
 _slots = weakref.WeakSet()
@@ -225,9 +229,10 @@ cdef class Slot:
     """The right to run: one per scheduler.
 
     ``pin`` keeps the workers that take turns on one CPU (True; ``SWAPCO_PIN=0`` in the environment turns it off);
-    ``max_workers`` is how many kernel threads may host thread fibers (1024, or ``SWAPCO_MAX_WORKERS``), a sixteenth of
-    them kept for clean-up work; ``sentinel`` adds the detector that sees a sleeping worker three times sooner (False,
-    or ``SWAPCO_SENTINEL``; it needs ``pin``); ``tick`` is the detector's interval in seconds.
+    ``max_workers`` is how many kernel threads may host thread fibers (1024, or ``SWAPCO_MAX_WORKERS``), beside a
+    sixteenth as many, and at least one, that are kept for clean-up work; ``sentinel`` adds the detector that sees a
+    sleeping worker three times sooner (False, or ``SWAPCO_SENTINEL``; it needs ``pin``); ``tick`` is the detector's
+    interval in seconds.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -247,8 +252,8 @@ cdef class Slot:
         cdef bint pins = _option("pin", pin, "SWAPCO_PIN", 1)
         cdef object most = _option("max_workers", max_workers, "SWAPCO_MAX_WORKERS", DEFAULT_WORKERS)
         cdef bint watches_cpu = _option("sentinel", sentinel, "SWAPCO_SENTINEL", 0)
-        if not 1 <= most <= SWAPCO_MAX_WORKER - SWAPCO_HOME:
-            raise ValueError(f"max_workers is a number from 1 to {SWAPCO_MAX_WORKER - SWAPCO_HOME}")
+        if not 1 <= most <= MOST_WORKERS:
+            raise ValueError(f"max_workers is a number from 1 to {MOST_WORKERS}")
         if watches_cpu and not pins:
             raise ValueError("the sentinel watches the CPU that the workers share: it needs pin=True")
         if not 0.0001 <= interval <= 1.0:
@@ -256,7 +261,9 @@ cdef class Slot:
         if self.taken:
             raise RuntimeError(f"{self!r} belongs to an event loop, and its options cannot change: make a new Slot")
         self.tick = interval
-        self.max_workers = most
+        # the word has no names for more: at least one of them is for clean-up
+        self.max_workers = min(most, MOST_WORKERS - 1)
+        self.reserve = min(max(1, self.max_workers // RESERVE_SHARE), MOST_WORKERS - self.max_workers)
         self.sentinel = watches_cpu
         self.placement = Placement() if pins else None
         swapco_slot_set_times(self.c, <int64_t>(interval * 1e9), <int64_t>(interval * 1e8))
@@ -367,7 +374,7 @@ cdef class Slot:
         else:
             number = self.next_id
             if number > SWAPCO_MAX_WORKER:
-                raise RuntimeError(f"a slot has {SWAPCO_MAX_WORKER} workers at most")
+                raise RuntimeError(f"a slot has {MOST_WORKERS} workers at most")
             self.next_id += 1
         worker.c = swapco_worker_new(self.c, number)
         if worker.c == NULL:

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import in_fiber, settle, wait_until
+from helpers import SOON_S, in_fiber, settle, wait_until
 from thread_support import (
     Held,
     entered,
@@ -328,8 +328,9 @@ def test_starved_ones_end_with_the_loop() -> None:
     assert [fiber.cancelled() for fiber in started] == [True, True, True]
 
 
-def test_workers_are_kept_for_clean_up() -> None:
-    """A sixteenth: fibers that are being cancelled get a thread, when nobody else does, and again and again."""
+@pytest.mark.parametrize(("limit", "reserve"), [(1, 1), (2, 1), (15, 1), (16, 1), (32, 2)])
+def test_workers_are_kept_for_clean_up(limit: int, reserve: int) -> None:
+    """Beside the limit: fibers that are being cancelled get a thread, when nobody else does, and again and again."""
 
     def main() -> None:
         event = swapco.Event()
@@ -342,22 +343,82 @@ def test_workers_are_kept_for_clean_up() -> None:
                 swapco.to_thread(cleaned.append, n)
                 raise
 
+        def waits_in_reserve() -> None:
+            try:
+                swapco.block()
+            finally:
+                swapco.to_thread(event.wait)
+
         cleaners = [swapco.spawn(cleans, n) for n in range(4)]
-        holders = [thread(event.wait) for _ in range(20)]
+        users = [swapco.spawn(waits_in_reserve) for _ in range(reserve + 1)]
+        holders = [thread(event.wait) for _ in range(limit + 5)]
+        expected = ["BLOCKED"] * limit + ["NEW"] * 5
         settle()
-        assert statistics()["workers"] == 15
-        assert sorted(fiber.state for fiber in holders) == ["BLOCKED"] * 15 + ["NEW"] * 5
+        assert statistics()["workers"] == limit
+        assert sorted(fiber.state for fiber in holders) == expected
         for n, cleaner in enumerate(cleaners):
             cleaner.cancel()
             with pytest.raises(swapco.CancelledError):
-                cleaner.join(5)
+                cleaner.join(SOON_S)
             assert cleaned == list(range(n + 1))
-            assert sorted(fiber.state for fiber in holders) == ["BLOCKED"] * 15 + ["NEW"] * 5
-        assert statistics()["workers"] == 16
+            assert sorted(fiber.state for fiber in holders) == expected
+        assert statistics()["workers"] == limit + 1
+        # the reserve has an end, too
+        for user in users:
+            user.cancel()
+        settle()
+        assert statistics()["workers"] == limit + reserve
+        assert event.statistics().waiting == limit + reserve
+        event.set()
+        swapco.wait([*holders, *users])
+
+    swapco.run(main, slot=quiet(max_workers=limit))
+
+
+def test_the_reserve_is_for_calls_of_calls_too() -> None:
+    def main() -> None:
+        event = swapco.Event()
+
+        def nests(depth: int) -> int:
+            return depth and 1 + swapco.to_thread(nests, depth - 1)
+
+        def cleans() -> int:
+            try:
+                swapco.block()
+            except swapco.CancelledError:
+                pass
+            return nests(2)
+
+        cleaner = swapco.spawn(cleans)
+        holders = [thread(event.wait) for _ in range(32)]
+        settle()
+        cleaner.cancel()
+        assert cleaner.join(SOON_S) == 2
         event.set()
         swapco.wait(holders)
 
-    swapco.run(main, slot=quiet(max_workers=16))
+    swapco.run(main, slot=quiet(max_workers=32))
+
+
+@pytest.mark.parametrize("limit", [1, 4])
+def test_clean_up_at_the_end_of_run_at_the_limit(limit: int) -> None:
+    cleaned: list[int] = []
+
+    def work(n: int) -> None:
+        try:
+            swapco.block()
+        finally:
+            swapco.to_thread(cleaned.append, n)
+
+    def main() -> None:
+        until_blocked(*[thread(work, n) for n in range(limit)])
+
+    swapco.run(main, slot=quiet(max_workers=limit))
+    assert sorted(cleaned) == list(range(limit))
+
+
+def test_the_greatest_limit() -> None:
+    assert [Slot(max_workers=limit).max_workers for limit in (1, 65533, 65534)] == [1, 65533, 65533]
 
 
 # -------------------------------------------------------------------------------------- idle workers
