@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from ._core.policy import Policy
+    from ._core.scheduler import Scheduler
     from ._core.slot import Slot
 
 __all__ = ["Runner", "run"]
@@ -50,8 +51,9 @@ class Runner:
     thread log which fiber blocks or hogs the home worker: True or False, an interval in seconds, or None for what
     ``SWAPCO_WATCHDOG`` says ("0", "1" or seconds), and without that in debug mode only; ``loop_factory`` makes the
     loop (it must be a ``swapco.Loop``); ``shutdown_timeout`` is how long, in seconds, closing waits for thread fibers
-    that block in the kernel (then they are left alone, with a warning), and for threads of the default executor;
-    None waits for as long as it takes.  TypeError and ValueError for what none of these can be, at once.
+    that block in the kernel (then they are left alone, with a warning), for fibers that wait for such ones or for a
+    kernel thread (then they are cancelled once more), and for threads of the default executor; None waits for as long
+    as it takes.  TypeError and ValueError for what none of these can be, at once.
     """
 
     def __init__(
@@ -283,7 +285,7 @@ def _cancel_everything(loop: Loop, timeout: float | None) -> None:
     """Cancel every fiber and task of the loop, and run it until they are done.
 
     Nobody can interrupt a thread fiber that blocks in the kernel: ``timeout`` is how long, in seconds, those may
-    take to come back; then the loop is closed without them.
+    take to come back; then the loop is closed without them.  That cancels once more who waits for them.
     """
     rest: list[Any] = list(hub_of(loop).scheduler.fibers())
     rest += [task for task in asyncio.all_tasks(loop) if task not in rest]
@@ -291,7 +293,7 @@ def _cancel_everything(loop: Loop, timeout: float | None) -> None:
         return
     for item in rest:
         item.cancel()
-    loop.run_until_complete(_all_done(rest, timeout))
+    loop.run_until_complete(_all_done(rest, hub_of(loop).scheduler, timeout))
     for item in rest:
         if item.done() and not item.cancelled() and item.exception() is not None:
             loop.call_exception_handler(
@@ -303,16 +305,14 @@ def _cancel_everything(loop: Loop, timeout: float | None) -> None:
             )
 
 
-async def _all_done(items: list[Any], timeout: float | None) -> None:
+async def _all_done(items: list[Any], scheduler: Scheduler, timeout: float | None) -> None:
     loop = asyncio.get_running_loop()
     give_up = None if timeout is None else loop.time() + timeout
     pending = set(items)
     while pending:
         rest = None if give_up is None else max(give_up - loop.time(), _LOOK_S)
         _, pending = await asyncio.wait(pending, timeout=rest)
-        if give_up is not None and loop.time() >= give_up and all(_is_detached(item) for item in pending):
+        if give_up is None or loop.time() < give_up or not all(isinstance(item, Fiber) for item in pending):
+            continue
+        if all(item.state == "DETACHED" for item in pending) or scheduler.waits_for_threads():
             return
-
-
-def _is_detached(item: Any) -> bool:
-    return isinstance(item, Fiber) and item.state == "DETACHED"

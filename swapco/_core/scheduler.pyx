@@ -47,6 +47,7 @@ from .fiber cimport FiberCore, Watcher, note_thread, queue_remove, running_dispa
 from .here cimport host, loop_runs_here, set_running
 from .lending cimport Lender
 from .policy cimport Fifo, Policy, linked_append, linked_take_first
+from .reasons cimport is_external
 from .slot cimport Slot, ThreadStack
 from .states cimport *
 from .switch cimport Stack, StackMain, thread_context_assign
@@ -244,6 +245,25 @@ cdef class Scheduler(Lender):
             self.drain_inbox()
         self.push(f)
         return 0
+
+    def waits_for_threads(self) -> bool:
+        """Is it only thread fibers in the kernel that keep the others from going on?
+
+        So some block there, or wait for a kernel thread, while nobody can run or waits for anything but other fibers.
+        """
+        cdef PyObject *at = self.live
+        cdef FiberCore f
+        cdef bint found = False
+        if self.slot.inbox_head != NULL:
+            return False
+        while at != NULL:
+            f = <FiberCore>at
+            if f._state == DETACHED or f.starved:
+                found = True
+            elif f._state != BLOCKED or is_external(f.reason) or (f.timer is not None and f.timer._index >= 0):
+                return False
+            at = f.live_next
+        return found
 
     def fibers(self) -> list:
         """Every fiber that is not done, the newest first."""

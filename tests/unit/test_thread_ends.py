@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import re
+import socket
 import threading
 import time
 import warnings
@@ -32,6 +33,7 @@ from thread_support import (
 )
 
 import swapco
+from swapco.lowlevel import Slot, wait_readable
 
 pytestmark = pytest.mark.usefixtures("fibers")
 
@@ -393,6 +395,137 @@ def test_shutdown_waits_for_as_long_as_it_is_told() -> None:
         warnings.simplefilter("error")
         swapco.run(main, shutdown_timeout=None)
     timer.join()
+
+
+@contextlib.contextmanager
+def gate_at_the_end() -> Iterator[threading.Event]:
+    """Opens when the loop is closed; then its threads end."""
+    before = set(threading.enumerate())
+    gate = threading.Event()
+    yield gate
+    gate.set()
+    give_up = time.monotonic() + SOON_S
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < give_up, threading.enumerate()
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("in_thread", "limit", "left"), [(False, 1, 2), (True, 3, 1)], ids=["ordinary", "thread"]
+)
+def test_shutdown_does_not_wait_for_ever_for_clean_up_that_finds_no_thread(
+    in_thread: bool, limit: int, left: int
+) -> None:
+    """Calls have all threads, also the one that is kept for clean-up, and block there; the others wait for them."""
+    ended: list[str] = []
+
+    def work() -> None:
+        try:
+            swapco.block()
+        finally:
+            try:
+                swapco.to_thread(gate.wait, 2 * SOON_S)
+            except swapco.CancelledError:
+                ended.append("cancelled once more")
+                raise
+
+    def main() -> None:
+        until_blocked(*[swapco.spawn(work, thread=in_thread) for _ in range(3)])
+
+    with gate_at_the_end() as gate:
+        with pytest.warns(RuntimeWarning, match=f"{left} thread fibers block, and are left alone"):
+            swapco.run(main, slot=Slot(max_workers=limit), shutdown_timeout=0.05)
+        assert not gate.is_set()
+    assert ended == ["cancelled once more"] * 3
+
+
+def test_shutdown_does_not_wait_for_ever_for_who_waits_for_a_thread() -> None:
+    """In whatever way it does: for its end, for its lock, for an item."""
+    ended: list[str] = []
+    lock = swapco.Lock()
+    queue = swapco.Queue[int]()
+
+    def holds() -> None:
+        lock.acquire()
+        gate.wait(2 * SOON_S)
+
+    def cleans(name: str, wait: Callable[[], Any]) -> None:
+        try:
+            swapco.block()
+        finally:
+            try:
+                wait()
+            finally:
+                ended.append(name)
+
+    def main() -> None:
+        holder = thread(holds)
+        until_detached(holder)
+        joins = swapco.spawn(cleans, "joins", holder.join)
+        until_blocked(
+            joins,
+            swapco.spawn(cleans, "joins who joins", joins.join),
+            swapco.spawn(cleans, "locks", lock.acquire),
+            swapco.spawn(cleans, "gets", queue.get),
+            thread(cleans, "waits", lambda: swapco.wait([holder])),
+        )
+
+    with gate_at_the_end() as gate:
+        with pytest.warns(RuntimeWarning, match="1 thread fibers block, and are left alone"):
+            swapco.run(main, shutdown_timeout=0.05)
+        assert not gate.is_set()
+    assert sorted(ended) == ["gets", "joins", "joins who joins", "locks", "waits"]
+
+
+def test_shutdown_waits_for_clean_up_that_waits_for_something_else() -> None:
+    """A thread that blocks does not cut short what sleeps, or waits for the network."""
+    ended: list[str] = []
+    here, there = socket.socketpair()
+
+    def cleans(name: str, wait: Callable[[], Any]) -> None:
+        try:
+            swapco.block()
+        finally:
+            wait()
+            ended.append(name)
+
+    def sends() -> None:
+        try:
+            swapco.block()
+        finally:
+            swapco.sleep(0.4)
+            there.send(b"x")
+
+    def main() -> None:
+        until_detached(thread(gate.wait, 2 * SOON_S))
+        until_blocked(
+            swapco.spawn(cleans, "sleeps", lambda: swapco.sleep(0.3)),
+            swapco.spawn(cleans, "reads", lambda: wait_readable(here)),
+            swapco.spawn(cleans, "awaits", lambda: swapco.await_(asyncio.sleep(0.3))),
+            swapco.spawn(sends),
+        )
+
+    with here, there, gate_at_the_end() as gate:
+        with pytest.warns(RuntimeWarning, match="1 thread fibers block, and are left alone"):
+            swapco.run(main, shutdown_timeout=0.05)
+    assert sorted(ended) == ["awaits", "reads", "sleeps"]
+
+
+def test_the_time_of_one_that_was_left_alone_ends_with_it() -> None:
+    slot = Slot()
+
+    def main() -> None:
+        until_detached(thread(gate.wait, 2 * SOON_S))
+
+    with gate_at_the_end() as gate:
+        with pytest.warns(RuntimeWarning, match="left alone"):
+            swapco.run(main, slot=slot, shutdown_timeout=0.05)
+        first = slot.statistics()["detached_s"]
+        assert first > 0.05
+        wait_here = threading.Event()
+        wait_here.wait(0.01)
+        assert slot.statistics()["detached_s"] >= first + 0.01
+    assert slot.statistics()["detached_s"] == slot.statistics()["detached_s"]
 
 
 def test_closing_a_loop_that_was_not_run_by_us() -> None:
