@@ -506,13 +506,19 @@ cdef class Lender(Dispatcher):
         """There is no worker for a NEW fiber: it waits for one."""
         f.starved = True
         self.line_of(f).append(f)
-        if not self.warned:
-            self.warned = True
+        if self.warned:
+            return 0
+        self.warned = True
+        try:
             _log.warning(
                 "swapco: all %d kernel threads of this event loop are in use, and %r has to wait for one. Calls that "
-                "block each other through to_thread() can wait for ever. Raise the limit with swapco.run(main, "
-                "slot=swapco.lowlevel.Slot(max_workers=...)) or SWAPCO_MAX_WORKERS.", len(self.slot.others), f,
+                "wait for each other through to_thread() can wait for ever. Raise the limit with swapco.run(main, "
+                "slot=swapco.lowlevel.Slot(max_workers=...)) or SWAPCO_MAX_WORKERS. (Logged once for each event loop.)",
+                len(self.slot.others) - len(self.idle_workers), f,
             )
+        except BaseException as error:
+            # a signal handler's, or a logging handler's
+            self.fatal = error
         return 0
 
     cdef int drop_starved(self, FiberCore f) except -1:
@@ -540,8 +546,6 @@ cdef class Lender(Dispatcher):
             if line and (self.find_worker(line[0]) or self.may_have_worker(line[0])):
                 f = line.popleft()
                 f.starved = False
-                if not self.starved:
-                    self.warned = False
                 return self.push(f)
         return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import Any
@@ -231,7 +232,9 @@ def test_who_gets_no_worker_runs_later_in_order(caplog: pytest.LogCaptureFixture
     assert "SWAPCO_MAX_WORKERS" in text
 
 
-def test_a_second_shortage_is_told_of_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_shortages_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A program that lives with its limit is short of threads again and again."""
+
     def shortage() -> None:
         event = swapco.Event()
         fibers = [thread(event.wait) for _ in range(4)]
@@ -240,12 +243,43 @@ def test_a_second_shortage_is_told_of_again(caplog: pytest.LogCaptureFixture) ->
         swapco.wait(fibers)
 
     def main() -> None:
-        shortage()
-        assert len(warnings_of(caplog)) == 1
-        shortage()
-        assert len(warnings_of(caplog)) == 2
+        for _ in range(3):
+            shortage()
+            assert len(warnings_of(caplog)) == 1
 
     swapco.run(main, slot=quiet(max_workers=1))
+    (text,) = warnings_of(caplog)
+    assert "all 1 kernel threads" in text
+    assert "Raise the limit" in text
+    # another loop has another limit
+    caplog.clear()
+    swapco.run(main, slot=quiet(max_workers=1))
+
+
+def test_what_a_logging_handler_raises_at_a_shortage_leaves_run() -> None:
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise LookupError("the log is full")
+
+    def main() -> None:
+        event = swapco.Event()
+        fibers.extend([thread(event.wait) for _ in range(2)])
+        settle()
+        event.set()
+        swapco.wait(fibers)
+
+    fibers: list[Any] = []
+    broken = Broken()
+    logging.getLogger("swapco").addHandler(broken)
+    try:
+        with swapco.Runner(slot=quiet(max_workers=1)) as runner:
+            with pytest.raises(LookupError, match="the log is full"):
+                runner.run(main)
+            runner.run(swapco.sleep, 0)
+            # who starved is not lost
+            assert runner.run(lambda: len(swapco.wait(fibers)[0])) == 2
+    finally:
+        logging.getLogger("swapco").removeHandler(broken)
 
 
 def test_detached_ones_that_end_together_let_the_starved_run_in_order() -> None:
