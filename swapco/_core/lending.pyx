@@ -486,20 +486,17 @@ cdef class Lender(Dispatcher):
             self.starve(f)
             return False
         try:
-            self.idle_workers.append(self.slot.new_worker(self.worker_main))
+            worker = self.slot.new_worker(self.worker_main)
         except Exception as error:
             self.fail_unstarted(f, error)
             self.serve_starved()
             return False
-        except BaseException as error:
-            # a signal handler raised in the middle of it
-            self.fatal = error
-            for worker in self.slot.others:
-                if worker.fiber == NULL and worker not in self.idle_workers:
-                    self.idle_workers.append(worker)
-            if not self.idle_workers:
-                self.push_front(f)
-                return False
+        if worker is None:
+            # what the handler raised is nothing to the fiber: its turn comes again
+            self.take_interrupt()
+            self.push_front(f)
+            return False
+        self.idle_workers.append(worker)
         return self.find_worker(f)
 
     cdef int starve(self, FiberCore f) except -1:

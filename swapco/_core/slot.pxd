@@ -119,7 +119,7 @@ cdef class Slot:
     # how many more there may be for clean-up
     cdef int reserve
     cdef object placement
-    # what a signal handler raised in the middle of a handoff
+    # what a signal handler raised in the middle of a handoff, or of the start of a thread
     cdef object interrupt
     cdef Clock real_clock
     # the CPU that the workers share now, or -1; how many times one was chosen

@@ -364,7 +364,8 @@ cdef class Slot:
     cdef Worker new_worker(self, object main):
         """Start a kernel thread that calls ``main(worker)``; in the hub.
 
-        RuntimeError if the process can have no more threads, or more than the word can name.
+        None if a signal handler raised meanwhile (``interrupt``): starting a thread runs Python code.  RuntimeError or
+        MemoryError if the process can have no more threads.
         """
         cdef Worker worker = Worker()
         cdef int number
@@ -378,20 +379,25 @@ cdef class Slot:
             self.next_id += 1
         worker.c = swapco_worker_new(self.c, number)
         if worker.c == NULL:
-            raise MemoryError()
-        # of threading, and not of _thread: debuggers, profilers and coverage hook into its threads
-        worker.thread = threading.Thread(target=main, args=(worker,), name=f"swapco worker {number}", daemon=True)
+            self.free_ids.append(number)
+            raise MemoryError("no memory for another kernel thread of an event loop")
         try:
+            # of threading, and not of _thread: debuggers, profilers and coverage hook into its threads
+            worker.thread = threading.Thread(target=main, args=(worker,), name=f"swapco worker {number}", daemon=True)
             worker.thread.start()
-        finally:
-            if worker.thread.ident is None:
-                self.free_ids.append(number)
-            else:
-                # also if a signal handler raised: it waits for the slot, like any other idle worker
-                worker.ident = worker.thread.ident
-                worker.native_id = worker.thread.native_id or 0
-                worker.c.tid = worker.native_id
-                self.others.append(worker)
+        except BaseException as error:
+            # perhaps it runs, or will: then it ends at once
+            self.stop(worker)
+            self.free_ids.append(number)
+            if not _is_no_thread(error):
+                self.interrupt = error
+                return None
+            why = str(error) or "no memory for another thread"
+            raise RuntimeError(f"{why} beside {len(self.others)} of this event loop: {_MORE_THREADS}") from error
+        worker.ident = worker.thread.ident
+        worker.native_id = worker.thread.native_id
+        worker.c.tid = worker.native_id
+        self.others.append(worker)
         return worker
 
     cdef int forget_worker(self, Worker worker) except -1:
@@ -411,7 +417,9 @@ cdef class Slot:
             error = detector_start(self.c, detector_sentinel)
             self.c.sentinel_runs = error == 0
         if error:
-            raise OSError(error, f"no thread for the detector of blocked workers: {os.strerror(error)}")
+            raise OSError(
+                error, f"no thread for the detector of blocked workers ({os.strerror(error)}): {_MORE_THREADS}"
+            )
         self.hub.threads_begin()
         self.detects = True
         return 0
@@ -620,6 +628,22 @@ cdef class Slot:
         item.posted = False
         Py_DECREF(item)
         return item
+
+
+cdef str _MORE_THREADS = (
+    "the process can have no more; raise its limit (ulimit -u, which is RLIMIT_NPROC, and pids.max of its cgroup), or "
+    "have fibers wait for a thread: swapco.run(main, slot=swapco.lowlevel.Slot(max_workers=...)) or SWAPCO_MAX_WORKERS"
+)
+
+
+cdef bint _is_no_thread(object error) noexcept:
+    """Is it what Python raises when there can be no more threads?  Else it is a signal handler's, of any type."""
+    if type(error) is MemoryError:
+        return True
+    return isinstance(error, RuntimeError) and str(error).endswith(_NO_THREAD)
+
+
+cdef tuple _NO_THREAD = ("can't start new thread", "can't create new thread at interpreter shutdown")
 
 
 cdef int note_allowed(swapco_slot *c, allowed) except -1:

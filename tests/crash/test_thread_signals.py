@@ -258,6 +258,124 @@ with Runner(slot=lent(), shutdown_timeout=10) as runner:
 """)
 
 
+#: A signal comes while a worker's thread is started, and its handler raises: before, in between, or when it runs.
+STARTS = {
+    "before": "send(); start(thread)",
+    "in between": "start_begins(thread)",
+    "when it runs": "start(thread); send()",
+}
+
+
+@pytest.mark.parametrize("moment", STARTS.values(), ids=STARTS.keys())
+@pytest.mark.parametrize("others", [0, 3])
+def test_what_a_handler_raises_while_a_thread_is_started_leaves_run(
+    run_program_in_variant: Run, moment: str, others: int
+) -> None:
+    """It is nobody's outcome; whose thread it was gets another one."""
+    run_program_in_variant(f"""
+# as what Python raises when it cannot start a thread
+class Alarm(RuntimeError):
+    pass
+
+def handler(number, frame):
+    raise Alarm
+
+def send():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    for _ in range(10):
+        pass
+
+def start_begins(thread):
+    # the kernel thread exists, and has not run yet
+    wait = thread._started.wait
+    def interrupted(timeout=None):
+        thread._started.wait = wait
+        send()
+    thread._started.wait = interrupted
+    start(thread)
+
+def strikes(thread):
+    if thread.name.startswith("swapco worker") and moments:
+        moments.clear()
+        {moment}
+    else:
+        start(thread)
+
+signal.signal(signal.SIGUSR1, handler)
+start = threading.Thread.start
+threading.Thread.start = strikes
+moments = []
+ran = []
+
+def works(n):
+    ran.append(n)
+    return sleep(0.001, n)
+
+def main():
+    event = Event()
+    fibers.extend([spawn(event.wait, thread=True) for _ in range({others})])
+    until(lambda: all(fiber.state == "BLOCKED" for fiber in fibers))
+    moments.append("now")
+    fibers.extend([spawn(works, n, thread=True) for n in range(3)])
+    fibers.append(event)
+    sleep(3600)
+
+fibers = []
+with Runner(slot=lent()) as runner:
+    try:
+        runner.run(main)
+    except Alarm:
+        pass
+    else:
+        assert False, "it was lost"
+    assert not moments
+    # the loop is as good as new, and nobody was harmed
+    def again():
+        event = fibers.pop()
+        until(lambda: len(ran) == 3)
+        event.set()
+        assert [fiber.join(20) for fiber in fibers] == [True] * {others} + [0, 1, 2]
+        assert numbers()["workers"] <= {others} + 3, numbers()
+        assert mixed_work()
+    runner.run(again)
+give_up = time.monotonic() + 20
+while len(os.listdir("/proc/self/task")) > 1:
+    assert time.monotonic() < give_up, threading.enumerate()
+    time.sleep(0.001)
+""")
+
+
+@pytest.mark.parametrize("error", ['RuntimeError("can\'t start new thread")', "MemoryError()"])
+def test_a_thread_that_cannot_be_started_is_the_fibers_own_trouble(run_program_in_variant: Run, error: str) -> None:
+    run_program_in_variant(f"""
+def fails(*args, **kwargs):
+    raise {error}
+
+def main():
+    before = spawn(block, thread=True)
+    until(lambda: before.state == "BLOCKED")
+    threading._start_new_thread = threading._start_joinable_thread = fails
+    try:
+        to_thread(int)
+    except RuntimeError as error:
+        for word in ("beside 1 of this event loop", "RLIMIT_NPROC", "pids.max", "max_workers"):
+            assert word in str(error), error
+        assert type(error.__cause__) is type({error})
+    else:
+        assert False, "it started"
+    # there is one that can be used
+    resume(before, "resumed")
+    assert before.join() == "resumed"
+    assert to_thread(int) == 0
+    threading._start_new_thread, threading._start_joinable_thread = real
+    assert mixed_work()
+
+real = (threading._start_new_thread, getattr(threading, "_start_joinable_thread", None)) if hasattr(
+    threading, "_start_new_thread") else (None, threading._start_joinable_thread)
+run(main)
+""")
+
+
 @pytest.mark.parametrize(
     ("timer", "number"), [("ITIMER_PROF", "SIGPROF"), ("ITIMER_REAL", "SIGALRM")], ids=["profiling", "wall clock"]
 )
