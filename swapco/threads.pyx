@@ -8,8 +8,13 @@ thread, and its end wakes the caller through the inbox.
 
 *History.*  For a callable that blocks each time those two milliseconds are lost each time.  So each callable has a
 score: up for a call that was detached or took longer than a tick, down for one that did not.  From ``KNOWN`` on its
-calls start without the slot.  The score belongs to the code, not to the object: a bound method counts as its function,
-a partial as what it wraps.
+calls start without the slot.  The score belongs to a *subject*, which outlives one call: the code of a function, so
+that closures made anew share it; below a decorator's function (``functools.wraps``) the code of both; of a bound method
+its function; of a partial what it wraps; a class, or another callable written in C (``lru_cache``'s, Cython's), itself;
+of other objects their class.
+
+What the history does must not change the outcome of a call: it looks at exact types and C fields, asks no object for an
+attribute (a proxy has all of them, and answers with a call to its server), and holds subjects weakly.
 
 Rejected: always handing off (a thread pool: 30 times the cost for the calls that do not block); letting the caller say
 (it rarely knows; where it does, ``blocking()`` says it).
@@ -17,6 +22,7 @@ Rejected: always handing off (a thread pool: 30 times the cost for the calls tha
 
 import functools
 import inspect
+import weakref
 
 cimport cython
 
@@ -31,88 +37,153 @@ from .tasks cimport on_thread
 
 cdef extern from "Python.h":
     bint PyFunction_Check(object o)
+    bint PyMethod_Check(object o)
+    bint PyType_Check(object o)
     PyObject *PyFunction_GET_CODE(object o)
+    PyObject *PyMethod_GET_FUNCTION(object o)
+
+cdef extern from "_core/callables.h":
+    PyObject *swapco_wrapped(object function)
+    PyObject *swapco_method_descriptor(object callable)
+    bint swapco_is_descriptor(object callable)
+    bint swapco_can_be_watched(object o)
+    bint swapco_called_alike(object one, object other)
 
 cdef enum:
     # the score from which a callable is known to block, and how far it goes
     KNOWN = 2
     HIGHEST = 4
     REMEMBERED = 1024
+    # how far wrappers are followed: they may lead in a circle
+    DEPTH = 32
+
+
+class _Called:
+    """Of a class that defines ``__call__`` in Python: see ``subject_of``."""
+
+    def __call__(self):
+        pass
+
+
+cdef object _called = _Called()
+cdef type _partial = functools.partial
 
 
 @cython.final
 cdef class _Score:
     """Of one callable."""
 
-    # what `code_of` says of it: held, so that its address stays its own
-    cdef object code
+    # what `subject_of` says of it: a weak reference, but to a descriptor, which has none
+    cdef object held
+    cdef bint weak
     cdef int score
 
+    cdef object subject(self):
+        """None if it is gone: then something else may be at its address."""
+        return self.held() if self.weak else self.held
 
-# callables that have blocked: by the address of their code, for hashing code hashes all of it
+
+# callables that have blocked: by the address of their subject, for hashing code hashes all of it
 cdef dict _scores = {}
 
 
-cdef object code_of(object fn):
-    """What has a history: the code behind a callable."""
-    if PyFunction_Check(fn):
-        return <object>PyFunction_GET_CODE(fn)
-    if isinstance(fn, functools.partial):
-        return code_of(fn.func)
-    function = getattr(fn, "__func__", None)
-    if function is not None:
-        return code_of(function)
-    if inspect.isbuiltin(fn) and not inspect.ismodule(fn.__self__):
-        # a bound one is made anew at each access
-        return getattr(type(fn.__self__), fn.__name__, fn)
-    return fn if inspect.isbuiltin(fn) else type(fn)
+cdef object subject_of(object fn, size_t *key):
+    """What has a history: what is behind a callable; ``key`` tells it from others."""
+    cdef object code
+    cdef PyObject *inner
+    key[0] = 0
+    for _ in range(DEPTH):
+        if PyFunction_Check(fn):
+            code = <object>PyFunction_GET_CODE(fn)
+            inner = swapco_wrapped(fn)
+            if inner == NULL:
+                fn = code
+                break
+            key[0] = (key[0] + <size_t><PyObject *>code) * 1000003
+            fn = <object>inner
+        elif PyMethod_Check(fn):
+            fn = <object>PyMethod_GET_FUNCTION(fn)
+        elif type(fn) is _partial:
+            fn = fn.func
+        else:
+            inner = swapco_method_descriptor(fn)
+            if inner != NULL:
+                fn = <object>inner
+            elif not PyType_Check(fn) and (
+                swapco_called_alike(fn, _called) or not (swapco_can_be_watched(fn) or swapco_is_descriptor(fn))
+            ):
+                fn = type(fn)
+                # not what the class itself has
+                key[0] += 1
+            break
+    key[0] += <size_t><PyObject *>fn
+    return fn
+
+
+cdef _Score score_at(size_t key, object subject):
+    """The score of a subject, or None."""
+    cdef _Score known = _scores.get(key)
+    return known if known is not None and known.subject() is subject else None
 
 
 cdef int score_of(object fn) except -1:
+    cdef size_t key
+    cdef object subject
     cdef _Score known
-    cdef object code
     if not _scores:
         return 0
-    code = code_of(fn)
-    known = _scores.get(<size_t><PyObject *>code)
+    subject = subject_of(fn, &key)
+    known = score_at(key, subject)
     return 0 if known is None else known.score
 
 
-cdef int learn(object fn, bint blocked) except -1:
+cdef int learn(object fn, bint blocked) noexcept:
     """A call of ``fn`` has ended, or its caller has left."""
-    cdef object code
-    cdef object key
+    cdef size_t key
+    cdef object subject
     cdef _Score known
     if not blocked and not _scores:
         return 0
-    code = code_of(fn)
-    key = <size_t><PyObject *>code
-    known = _scores.get(key)
+    subject = subject_of(fn, &key)
+    known = score_at(key, subject)
     if known is None:
         if not blocked:
             return 0
-        if len(_scores) >= REMEMBERED:
-            # the oldest
-            del _scores[next(iter(_scores))]
         known = _Score()
-        known.code = code
+        known.weak = swapco_can_be_watched(subject)
+        known.held = weakref.ref(subject) if known.weak else subject
+        if len(_scores) >= REMEMBERED:
+            make_room()
         _scores[key] = known
     if blocked:
         known.score = min(known.score + 1, HIGHEST)
     else:
         known.score -= 1
         if known.score == 0:
+            _scores.pop(key, None)
+    return 0
+
+
+cdef int make_room() except -1:
+    """Forget what is gone, or else the oldest."""
+    cdef _Score known
+    for key, known in list(_scores.items()):
+        if known.subject() is None:
             del _scores[key]
+    if len(_scores) >= REMEMBERED:
+        del _scores[next(iter(_scores))]
     return 0
 
 
 def known_blockers() -> list:
-    """The code that has blocked in ``to_thread``, as pairs with its score: from 2 on it is handed off at once.
+    """What has blocked in ``to_thread``, as pairs with its score: from 2 on it is handed off at once.
 
-    Code is a code object, a builtin function or method, or the type of another callable.
+    That is a code object (of functions and methods, also below decorators that use ``functools.wraps``); a function or
+    method written in C; a class, for itself or for its instances that can be called.
     """
     cdef _Score known
-    return [(known.code, known.score) for known in _scores.values()]
+    found = [(known.subject(), known.score) for known in list(_scores.values())]
+    return [(subject, score) for subject, score in found if subject is not None]
 
 
 def forget_blockers() -> None:
@@ -155,8 +226,11 @@ def to_thread(func, /, *args, **kwargs):
     try:
         s.call_fiber(me, call)
     finally:
-        # if it has not ended, its caller did not want to wait
-        learn(func, stack.blocked or call._state != DONE)
+        # one that has not ended has an impatient caller, but may only have waited its turn, or for other fibers
+        if stack.blocked or s.is_overdue(call):
+            learn(func, True)
+        elif call._state == DONE:
+            learn(func, False)
     return call.outcome()
 
 

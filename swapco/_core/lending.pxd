@@ -43,6 +43,7 @@ cdef class Lender(Dispatcher):
     cdef int start_detached(self, FiberCore f) noexcept
     cdef int count_absence(self) noexcept
     cdef int weigh(self, ThreadStack stack) noexcept
+    cdef bint is_overdue(self, FiberCore f) noexcept
     cdef int finish_detached(self, FiberCore f) except -1
     cdef int bury(self, FiberCore f) except -1
     cdef int release(self, Worker worker) except -1

@@ -286,6 +286,12 @@ cdef class Lender(Dispatcher):
         stack.revoked = False
         return 0
 
+    cdef bint is_overdue(self, FiberCore f) noexcept:
+        """Is it detached, and has been for longer than a tick?"""
+        return f._state == DETACHED and (
+            self.slot.real_clock.now_ns() - (<ThreadStack>f.stack).detached_at > self.slot.tick * 1e9
+        )
+
     cdef int finish_detached(self, FiberCore f) except -1:
         """It ended without the slot: record it.  Whoever runs meanwhile goes on as before."""
         cdef ThreadStack stack = <ThreadStack>f.stack
