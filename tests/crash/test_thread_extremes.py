@@ -180,7 +180,7 @@ run(main)
 LOOP_CALLS = {
     "get_running_loop": "asyncio.get_running_loop()",
     "create_task": "asyncio.create_task(coroutine)",
-    "call_soon in debug mode": "loop.call_soon(int)",
+    "loop.create_task in debug mode": "loop.create_task(coroutine)",
     "call_later in debug mode": "loop.call_later(1, int)",
     "run_until_complete": "loop.run_until_complete(coroutine)",
     "from_thread.run with a coroutine's result": "swapco.from_thread.run(coroutine)",

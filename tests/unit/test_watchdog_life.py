@@ -174,11 +174,19 @@ def test_who_gets_the_loop_when_a_thread_fiber_is_detached_is_watched_anew() -> 
     reports = Reports(of="the hog")
     over = threading.Event()
 
+    def hogs() -> None:
+        swapco.block()
+        sleep_in_kernel(reports.came)
+
     def main() -> None:
         with here(report=reports):
-            # both are ready: when the slot comes back, home takes the hog, without a turn of the loop
+            hog = swapco.spawn(hogs, name="the hog")
+            while hog.state != "BLOCKED":
+                swapco.sleep(0)
+            # both are ready: the hog is next when the slot comes back
             thread = swapco.spawn(over.wait, thread=True)
-            swapco.spawn(sleep_in_kernel, reports.came, name="the hog").join()
+            swapco.resume(hog)
+            hog.join()
             over.set()
             thread.join()
 
