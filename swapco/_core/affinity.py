@@ -2,14 +2,16 @@
 
 Theory.  A handoff between two kernel threads is cheap when both live on one CPU (``futex.h`` says why), so
 the workers of a slot are pinned to one CPU while they hand the slot to each other, and unpinned as soon as
-one of them is to run in parallel.
+one of them is to run in parallel (placement.py).
 
 - The CPUs to choose from are those of the *process's affinity mask*, never those of the machine: containers,
   ``taskset`` and batch systems restrict it.  The kernel itself would let a thread leave that mask; ``pin``
   refuses.
 - The kernel keeps masks by thread, and calls the mask of the main thread the process's.  Pinning the main
-  thread would therefore shrink the process's mask; while a thread is pinned by this module, the mask it had
-  is remembered, and ``allowed_cpus`` answers with that.
+  thread would therefore shrink the process's mask; while a thread is pinned, the mask that it is to have
+  instead is noted, and ``own_mask`` and ``allowed_cpus`` answer with that.
+- A note counts only while the thread has the very mask that pinning gave it.  Any other one was set by the
+  program, or by who governs the process from outside, and must not be undone.
 - A thread inherits the mask of the thread that starts it, pinned or not.  So ``unpin`` gives a thread the
   process's mask, not the one that it was born with.
 - The thread that survives a fork keeps its mask but not its id: in the child it is unpinned.
@@ -28,25 +30,44 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Set
+from typing import NamedTuple
 
-__all__ = ["allowed_cpus", "current_cpu", "forget", "pin", "pinned", "unpin"]
+__all__ = ["Pin", "allowed_cpus", "current_cpu", "forget", "own_mask", "pin", "pinned", "unpin"]
 
 if not hasattr(os, "sched_setaffinity"):
     raise ImportError("swapco binds kernel threads to CPUs with sched_setaffinity(2): it needs Linux")
 
-# the kernel threads that `pin` bound, each with the process's mask at that moment
-_masks: dict[int, frozenset[int]] = {}
-# the same for the thread that is about to fork; None if it is not pinned
+
+class Pin(NamedTuple):
+    """What is known of a pinned thread: the CPU, and the mask that it is to have instead."""
+
+    cpu: int
+    mask: frozenset[int]
+
+
+# the kernel threads that are pinned: by `pin`; and the home workers that sleep in a lend (slot.pyx)
+_masks: dict[int, Pin] = {}
+# what the thread that is about to fork is to have in the child; None if it is not pinned
 _mask_of_forker: frozenset[int] | None = None
 
 
 def allowed_cpus() -> frozenset[int]:
     """The CPUs that this process may use: its affinity mask, never all CPUs of the machine.
 
-    What ``pin`` did to the main thread is left out of account.
+    What pinning did to the main thread is left out of account.
     """
-    main_thread = os.getpid()
-    return _masks.get(main_thread) or _mask_of(main_thread)
+    return own_mask(os.getpid())
+
+
+def own_mask(thread_id: int) -> frozenset[int]:
+    """The CPUs that a kernel thread may use, were it not pinned; what the program has set meanwhile counts.
+
+    Errors: those of ``unpin``.
+    """
+    # the note first: of a thread that pins itself it is there before the deed
+    note = _masks.get(thread_id)
+    mask = _mask_of(thread_id)
+    return note.mask if note is not None and mask == {note.cpu} else mask
 
 
 def current_cpu() -> int:
@@ -54,43 +75,51 @@ def current_cpu() -> int:
     return _sched_getcpu()()
 
 
-def pin(thread_id: int, cpu: int) -> None:
-    """Bind a kernel thread of this process to one CPU, until ``unpin``.  Takes a few microseconds.
+def pin(thread_id: int, cpu: int, allowed: frozenset[int] | None = None) -> None:
+    """Bind a kernel thread of this process to one CPU of ``allowed`` (default: ``allowed_cpus()``), until ``unpin``.
+
+    Takes a few microseconds.
 
     A thread that pins itself runs on that CPU when this returns.  A pinned thread may be pinned again, to
     another CPU.
 
-    Errors: ``ValueError`` if ``cpu`` is not one of ``allowed_cpus()``, or ``thread_id`` is not positive;
+    Errors: ``ValueError`` if ``cpu`` is not one of ``allowed``, or ``thread_id`` is not positive;
     ``ProcessLookupError`` if there is no such thread; ``OSError`` if the kernel refuses the CPU (it was
     taken from the process's cpuset a moment ago).
     """
-    allowed = _checked(cpu)
+    allowed = _checked(cpu, allowed)
     before = _masks.get(thread_id)
     # first the note, then the deed: allowed_cpus() in another thread must not see the narrow mask
-    _masks[thread_id] = allowed
+    _masks[thread_id] = Pin(cpu, allowed)
     try:
         _set_mask(thread_id, {cpu})
     except BaseException:
         if before is None:
             del _masks[thread_id]
+        else:
+            _masks[thread_id] = before
         raise
 
 
-def unpin(thread_id: int, *, leave: bool = False) -> None:
-    """Let a kernel thread of this process run on all of ``allowed_cpus()`` again.
+def unpin(thread_id: int, allowed: frozenset[int] | None = None, *, leave: bool = False) -> None:
+    """Let a kernel thread of this process run on all of ``allowed`` (default: ``allowed_cpus()``) again.
 
-    It is no error if the thread was not pinned: it may have inherited the mask of a pinned one.  A running
-    thread stays where it is until the kernel balances the load; with ``leave`` it is moved off its CPU at
-    once, if the process has another one.
+    It is no error if the thread was not pinned: it may have inherited the mask of a pinned one.  But if ``pin`` bound
+    it, and it has another mask by now, the program has set that, and it stays.  A running thread stays where it is
+    until the kernel balances the load; with ``leave`` it is moved off its CPU at once, if it may use another one.
 
     Errors: ``ValueError`` if ``thread_id`` is not positive; ``ProcessLookupError`` if there is no such
     thread, which is then forgotten.
     """
-    allowed = allowed_cpus()
+    if allowed is None:
+        allowed = allowed_cpus()
     try:
-        if leave and (others := allowed - _mask_of(thread_id)):
-            _set_mask(thread_id, others)
-        _set_mask(thread_id, allowed)
+        mask = _mask_of(thread_id)
+        note = _masks.get(thread_id)
+        if note is None or mask == {note.cpu}:
+            if leave and (others := allowed - mask):
+                _set_mask(thread_id, others)
+            _set_mask(thread_id, allowed)
     except ProcessLookupError:
         _masks.pop(thread_id, None)
         raise
@@ -122,8 +151,9 @@ def pinned(cpu: int) -> Iterator[int]:
         _set_mask(thread_id, before)
 
 
-def _checked(cpu: int) -> frozenset[int]:
-    allowed = allowed_cpus()
+def _checked(cpu: int, allowed: frozenset[int] | None = None) -> frozenset[int]:
+    if allowed is None:
+        allowed = allowed_cpus()
     if cpu not in allowed:
         raise ValueError(f"CPU {cpu} is not in this process's affinity mask: choose one of {sorted(allowed)}")
     return allowed
@@ -172,7 +202,8 @@ def _sched_getcpu() -> Callable[[], int]:
 
 def _before_fork() -> None:
     global _mask_of_forker
-    _mask_of_forker = _masks.get(threading.get_native_id())
+    me = threading.get_native_id()
+    _mask_of_forker = own_mask(me) if me in _masks else None
 
 
 def _after_fork_in_child() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swapco._core import affinity
-from swapco._core.affinity import allowed_cpus, current_cpu, pin, pinned, unpin
+from swapco._core.affinity import allowed_cpus, current_cpu, own_mask, pin, pinned, unpin
 
 two_cpus = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="there is no other CPU to move to: this process may use only one"
@@ -119,6 +119,59 @@ def test_a_thread_started_by_a_pinned_thread_is_unpinned_to_the_mask_of_the_proc
     thread.join()
     unpin(me())
     assert seen == [{min(masks)}, masks]
+
+
+@two_cpus
+def test_a_mask_that_the_program_sets_for_a_pinned_thread_stays(masks, sleeper):
+    """What was noted when it was pinned counts for as long as it has that very mask."""
+    low, high = min(masks), max(masks)
+    pin(sleeper.native_id, low)
+    assert own_mask(sleeper.native_id) == masks
+    os.sched_setaffinity(sleeper.native_id, {high})
+    assert own_mask(sleeper.native_id) == {high}
+    unpin(sleeper.native_id, leave=True)
+    assert mask_of(sleeper.native_id) == {high}
+    # it is not pinned any more
+    unpin(sleeper.native_id)
+    assert mask_of(sleeper.native_id) == masks
+
+
+@two_cpus
+def test_the_mask_of_the_process_follows_the_program_while_the_main_thread_is_pinned(masks):
+    low, high = min(masks), max(masks)
+    pin(me(), low)
+    os.sched_setaffinity(0, {high})
+    assert allowed_cpus() == {high}
+    assert in_child(lambda: mask_of(me()) == {high} == allowed_cpus())
+    unpin(me())
+    assert mask_of(me()) == {high}
+    os.sched_setaffinity(0, masks)
+
+
+@two_cpus
+def test_pin_and_unpin_within_a_set_that_is_given(masks, sleeper):
+    low, high = min(masks), max(masks)
+    with pytest.raises(ValueError, match=f"CPU {low} is not in .*choose one of"):
+        pin(sleeper.native_id, low, frozenset({high}))
+    pin(sleeper.native_id, low, masks)
+    assert own_mask(sleeper.native_id) == masks
+    unpin(sleeper.native_id, frozenset({high}))
+    assert mask_of(sleeper.native_id) == {high}
+
+
+def test_a_pin_that_fails_leaves_the_one_before(monkeypatch, masks):
+    def refuse(thread_id, cpus):
+        raise OSError(22, "Invalid argument")
+
+    low, high = min(masks), max(masks)
+    pin(me(), low)
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with pytest.raises(OSError, match="refuses CPUs"):
+        pin(me(), high)
+    monkeypatch.undo()
+    assert own_mask(me()) == masks
+    unpin(me())
+    assert mask_of(me()) == masks
 
 
 @two_cpus
