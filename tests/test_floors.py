@@ -108,6 +108,7 @@ HEADERS_ONLY_IN = {
     "futex.h": {"_core.futex", "_core.slot_word"},
     "detector.h": {"_core.slot"},
     "inheritance.h": {"_core.slot"},
+    "placement.h": {"_core.slot", "_core.detector", "_core.inheritance"},
     "thread_look.h": {"monitor.probe"},
     "sys/epoll.h": {"_loop.poller"},
     "sys/eventfd.h": {"_loop.poller"},

@@ -33,7 +33,7 @@
 #ifndef SWAPCO_DETECTOR_H
 #define SWAPCO_DETECTOR_H
 
-#include "slot_word.h"
+#include "placement.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -83,14 +83,8 @@ static void detector_make_room(swapco_slot *s, slot_word revoked)
 {
     swapco_worker *w = atomic_load(&s->granted);
     int32_t tid = w == NULL ? 0 : atomic_load(&w->tid);
-    int cpu = atomic_load(&s->cpu);
-    if (cpu < 0 || tid == 0 || w->id != slot_word_owner(revoked))
-        return;
-    cpu_set_t allowed = s->allowed, others = allowed;
-    CPU_CLR(cpu, &others);
-    atomic_store(&w->displaced, 1);
-    sched_setaffinity(tid, sizeof others, &others);
-    sched_setaffinity(tid, sizeof allowed, &allowed);
+    if (tid != 0 && w->id == slot_word_owner(revoked))
+        placement_displace(s, w, tid);
 }
 
 /* The CPU time that the owner's thread has used, in nanoseconds; -1: unknown. */

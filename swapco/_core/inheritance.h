@@ -1,50 +1,48 @@
-/* A program that is started while its starter is pinned would keep to that one CPU for ever.
+/* A thread or a program that is started while its starter is pinned would keep to that one CPU for ever.
  *
- * The workers of a slot are pinned while they take turns (placement.py), and a child process inherits the mask of the
- * thread that starts it. After os.fork a hook gives it back (affinity.py); but subprocess and posix_spawn use vfork,
- * where nothing of ours runs in the child. What does run is CPython's audit hook, before it, in the thread that is about
- * to start a program: it unpins that thread, which is pinned again when it gets the slot the next time.
+ * The workers of a slot are pinned while they take turns (placement.py), and a new thread and a child process inherit
+ * the mask of the thread that starts them. After os.fork a hook gives it back (affinity.py); but subprocess and
+ * posix_spawn use vfork, where nothing of ours runs in the child, and a new thread is not ours either. What does run
+ * is CPython's audit hook, before it, in the thread that is about to start something: it unpins that worker, which is
+ * pinned again when it gets the slot the next time.
+ *
+ * Home needs none of this: it is pinned only while it sleeps. Nobody is told of threads that C code starts in a worker,
+ * nor of multiprocessing's spawn and forkserver.
  *
  * The hook is installed when something is pinned for the first time in the process: with one, each audited call (id(),
  * open, import) takes 0.1 us longer.
  *
  * Rejected: subprocess._USE_VFORK = False (a fork of a large process is slow; and posix_spawn is not covered);
- * replacing functions of subprocess. */
+ * replacing functions of subprocess and threading. */
 #ifndef SWAPCO_INHERITANCE_H
 #define SWAPCO_INHERITANCE_H
 
-#include "slot_word.h"
+#include "placement.h"
 
 #include <Python.h>
 #include <pthread.h>
 
 /* Of a worker's thread: its swapco_worker. */
 static pthread_key_t swapco_worker_key;
-/* Of the thread of a home worker that is pinned: its slot. */
-static __thread swapco_slot *swapco_pinned_home;
 
 static int inheritance_hook(const char *event, PyObject *args, void *unused)
 {
-    static const char *const starts[] = {"subprocess.Popen", "os.posix_spawn", "os.exec", "os.spawn", "os.system", NULL};
-    swapco_worker *w = NULL;
-    swapco_slot *s;
+    static const char *const starts[] = {
+        "_thread.start_new_thread", "_thread.start_joinable_thread", "subprocess.Popen", "os.posix_spawn", "os.exec",
+        "os.spawn", "os.system", NULL,
+    };
+    swapco_worker *w;
     (void)args;
     (void)unused;
-    if (event[0] != 's' && event[0] != 'o')
+    if (event[0] != 's' && event[0] != 'o' && event[0] != '_')
         return 0;
-    for (int i = 0; starts[i] != NULL; i++) {
-        if (strcmp(event, starts[i]) != 0)
-            continue;
-        if (swapco_pinned_home != NULL)
-            w = swapco_pinned_home->home;
-        else
+    for (int i = 0; starts[i] != NULL; i++)
+        if (strcmp(event, starts[i]) == 0) {
             w = (swapco_worker *)pthread_getspecific(swapco_worker_key);
-        if (w == NULL || (s = w->slot) == NULL || atomic_load(&s->cpu) < 0)
+            if (w != NULL && w->slot != NULL)
+                placement_free_worker(w);
             return 0;
-        atomic_store(&w->displaced, 1);
-        sched_setaffinity(0, sizeof s->allowed, &s->allowed);
-        return 0;
-    }
+        }
     return 0;
 }
 
@@ -57,7 +55,5 @@ static int inheritance_prepare(void)
     done = 1;
     return PySys_AddAuditHook(inheritance_hook, NULL);
 }
-
-static inline void inheritance_home_is_pinned(swapco_slot *s) { swapco_pinned_home = s; }
 
 #endif

@@ -1,58 +1,81 @@
 """Which CPU the workers of a slot share.
 
 A handoff between two kernel threads costs 2 µs on one CPU and 40 µs between two (futex.h), and only one worker of a
-slot runs at a time, so nothing is lost by keeping them together: the home worker and whoever gets the slot are pinned
-to the CPU on which home ran.  It stays pinned while the slot is lent now and then, for a second at most; then it is
-let go for ``REST_S``, in which the kernel may balance, and the next lend takes the CPU that the kernel chose.  A
-worker that is detached runs in parallel, so it is let go, and moved off the CPU.
+slot runs at a time, so nothing is lost by keeping them together.  The CPU is the one on which home runs when it lends:
 
-A program that is started meanwhile must not inherit the one CPU: inheritance.h sees to that.
+- *Workers* are pinned to it when they get the slot, by whoever gives it to them.  One that is detached runs in
+  parallel, so it is let go, and moved off the CPU.
+- *Home* is pinned only while it sleeps in a lend: so it wakes up on that CPU, and never runs Python code pinned.  What
+  the program starts in ordinary fibers and callbacks (threads, pools, libraries with threads, processes), and the new
+  workers, which home starts, are born with all CPUs.  It pins itself just before it sleeps, which is seldom
+  needed: the kernel mostly runs the worker at once when home wakes it, and a short call is over before home is back
+  from that system call; under a real-time policy it pins itself before it wakes the worker (both: placement.h).
+
+The kernel may move home whenever it is awake, and the next lend follows it.  While the slot is lent all the time home
+is hardly ever awake; so once a second nobody is pinned for ``REST_S``.
+
+What is started by a worker that has the slot must not inherit the one CPU: inheritance.h sees to what Python starts.
+
+The CPUs to choose from are those of home's own mask.  A mask that is not what was set here last was set by the program:
+home's counts from the next lend on, a worker's is left alone until it gets the slot again.  Only a mask that happens to
+be the slot's one CPU, set by another thread while home sleeps, cannot be told apart.
 
 A kernel that refuses (seccomp, a cpuset that changed) turns pinning off for this slot: slower, not wrong.
+
+Rejected, all measured (docs/futex-swap.md):
+
+- Home pinned for as long as the slot is lent now and then: all that the program starts meanwhile keeps to one CPU for
+  life, and nobody is told of threads that C code starts.
+- Home never pinned: mostly as fast, for the reason above; but whenever it does sleep, it wakes up on an idle CPU.
+- Home pinned around each lend, whether it sleeps or not: a change of mask costs 1.2 µs, and home is put back into the
+  kernel's queue by it, so that the worker does not run at once: two more switches of the kernel for each call.
+- Workers pinned only while they sleep: two changes of mask for each switch between thread fibers, which takes 1.8 µs.
 """
 
 from __future__ import annotations
 
 import time
 
-from .affinity import allowed_cpus, current_cpu, forget, pin, unpin
+from .affinity import Pin, allowed_cpus, current_cpu, forget, own_mask, pin, unpin
 
 __all__ = ["REST_S", "Placement"]
 
-#: How long home runs unpinned once a second.
+#: How long nobody is pinned once a second.
 REST_S = 0.01
 
 
 class Placement:
-    """Pins and unpins the kernel threads of one slot; every method is called by the slot's owner."""
+    """Where the kernel threads of one slot run; every method is called by the slot's owner."""
 
     def __init__(self) -> None:
         self._rests_until = 0.0
         self._refused = len(allowed_cpus()) < 2
-        #: the CPUs that the process might use when the last one was chosen
+        #: the CPUs that home might use when the last one was chosen
         self.allowed: frozenset[int] = frozenset()
+        #: what ``affinity`` is to know of home while it sleeps
+        self.home_note = Pin(-1, self.allowed)
 
     def choose(self, home: int) -> int:
-        """Pin home, which calls this, to the CPU it runs on: that CPU, or -1 if it is to stay unpinned."""
+        """The CPU on which home runs, which calls this; or -1 if nobody is to be pinned now."""
         if self._refused or time.monotonic() < self._rests_until:
             return -1
-        self.allowed = allowed_cpus()
-        cpu = current_cpu()
-        return cpu if self.bring(home, cpu) else -1
+        self.allowed = own_mask(home)
+        self.home_note = Pin(current_cpu(), self.allowed)
+        return self.home_note.cpu
 
     def bring(self, thread_id: int, cpu: int) -> bool:
-        """Pin a thread there; False if that is impossible."""
+        """Pin a worker there; False if that is impossible."""
         try:
-            pin(thread_id, cpu)
+            pin(thread_id, cpu, self.allowed)
         except (OSError, ValueError):
             self._refused = True
             return False
         return True
 
-    def let_go(self, thread_id: int) -> None:
+    def let_go(self, thread_id: int, home: int) -> None:
         """Unpin a worker that has lost the slot, and move it out of the way."""
         try:
-            unpin(thread_id, leave=True)
+            unpin(thread_id, own_mask(home), leave=True)
         except OSError:
             pass
 
@@ -60,10 +83,6 @@ class Placement:
         """A worker's thread ends, pinned or not."""
         forget(thread_id)
 
-    def rest(self, home: int) -> None:
-        """Unpin home for a while."""
+    def rest(self) -> None:
+        """Pin nobody for a while."""
         self._rests_until = time.monotonic() + REST_S
-        try:
-            unpin(home)
-        except OSError:
-            pass

@@ -533,7 +533,7 @@ cdef class Scheduler(Lender):
         try:
             self.trim_pool(0)
         finally:
-            # what the thread does from here on has all CPUs
+            # the next thread that runs the loop may be another one, elsewhere
             self.slot.rest()
             set_running(None)
             self.running = False

@@ -17,6 +17,7 @@ cdef extern from "slot_word.h" nogil:
         int32_t order
         int32_t ended
         int32_t displaced
+        int32_t cpu
         int32_t tid
     ctypedef struct swapco_slot:
         uint64_t word
@@ -29,6 +30,7 @@ cdef extern from "slot_word.h" nogil:
         uint64_t revoked_by_monitor
         uint64_t revoked_by_sentinel
         uint64_t revoked_by_signal
+        int pins_early
     # a local variable of this type ends the section when the function is left
     ctypedef struct section "swapco_section":
         swapco_worker *worker
@@ -163,7 +165,9 @@ cdef class Slot:
     cdef swapco_lend_end lend(self, Worker to) noexcept
     cdef bint hand(self, Worker me, Worker to, bint wait) noexcept
     cdef bint wait(self, Worker me) noexcept
-    cdef int ask_placement(self, str what, long thread_id, int cpu=*) noexcept
+    cdef int ask_placement(self, str what, long thread_id, long argument=*) noexcept
+    cdef int choose(self) noexcept
+    cdef int note_home(self, bint sleeps) noexcept
     cdef int place(self, Worker worker) noexcept
     cdef int displace(self, Worker worker) noexcept
     cdef int unplace(self, Worker worker) noexcept

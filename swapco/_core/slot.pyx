@@ -35,6 +35,7 @@ import threading
 import weakref
 from typing import NamedTuple
 
+from .affinity import _masks
 from .placement import Placement
 
 cdef extern from *:
@@ -87,9 +88,14 @@ cdef extern from "detector.h" nogil:
     void detector_watch(swapco_slot *s)
     void detector_stop(swapco_slot *s)
 
+cdef extern from "placement.h" nogil:
+    bint placement_stands(swapco_slot *s)
+    void placement_note_policy(swapco_slot *s)
+    bint placement_pin_home(swapco_slot *s)
+    void placement_free_home(swapco_slot *s)
+
 cdef extern from "inheritance.h":
     int inheritance_prepare() except -1
-    void inheritance_home_is_pinned(swapco_slot *s) noexcept
 
 cdef extern from *:
     """
@@ -228,7 +234,7 @@ def _option(name, value, environment, default):
 cdef class Slot:
     """The right to run: one per scheduler.
 
-    ``pin`` keeps the workers that take turns on one CPU (True; ``SWAPCO_PIN=0`` in the environment turns it off);
+    ``pin`` keeps the threads that take turns on one CPU (True; ``SWAPCO_PIN=0`` in the environment turns it off);
     ``max_workers`` is how many kernel threads may host thread fibers (1024, or ``SWAPCO_MAX_WORKERS``), beside a
     sixteenth as many, and at least one, that are kept for clean-up work; ``sentinel`` adds the detector that sees a
     sleeping worker three times sooner (False, or ``SWAPCO_SENTINEL``; it needs ``pin``); ``tick`` is the detector's
@@ -490,23 +496,29 @@ cdef class Slot:
         cdef swapco_lend_end end
         cdef bint handles_signals = self.handles_signals
         cdef int signalled = 0
-        if self.placement is not None and (
-            self.cpu < 0 or to.placement != self.placements or w.displaced or c.home.displaced
-        ):
-            self.place(to)
+        cdef bint pinned
+        if self.placement is not None:
+            if self.cpu < 0 or not placement_stands(c):
+                self.choose()
+            if self.cpu >= 0 and (to.placement != self.placements or w.displaced):
+                self.place(to)
+            self.note_home(self.cpu >= 0)
         c.granted = w
         self.lends += 1
         self.owner_ident = to.ident
         slot_grant(c, SWAPCO_HOME, w.id)
         # the GIL is released before the wake-up: the worker must not find it taken
         with nogil:
+            pinned = c.pins_early and placement_pin_home(c)
             slot_wake(w)
             detector_watch(c)
-            end = slot_wait_home(c, handles_signals, &signalled)
+            end = sleep_at_home(c, pinned, handles_signals, &signalled)
         while end != SWAPCO_GIVEN_BACK and not slot_notice(c):
             # the worker came back first
             with nogil:
-                end = slot_wait_home(c, handles_signals, &signalled)
+                end = sleep_at_home(c, False, handles_signals, &signalled)
+        if self.placement is not None:
+            self.note_home(False)
         self.owner_ident = self.home.ident
         self.signalled = signalled
         return end
@@ -542,27 +554,52 @@ cdef class Slot:
 
     # -- CPUs
 
-    cdef int place(self, Worker worker) noexcept:
-        """Pin a worker that is about to get the slot to the CPU of the others."""
-        if self.cpu < 0 or self.c.home.displaced and self.owner_ident == self.home.ident:
-            self.c.home.displaced = 0
-            self.cpu = self.ask_placement("choose", self.home.native_id)
-            if self.cpu < 0:
-                self.c.cpu = -1
+    cdef int choose(self) noexcept:
+        """By home, which is about to lend: the workers share the CPU that it runs on now."""
+        cdef int cpu
+        cdef int attempt
+        self.cpu = -1
+        for attempt in range(3):
+            cpu = self.ask_placement("choose", self.home.native_id)
+            # the detector uses the mask while it sees a CPU
+            self.c.cpu = -1
+            if cpu < 0:
                 return 0
-            self.placements += 1
             try:
                 note_allowed(self.c, self.placement.allowed)
                 inheritance_prepare()
             except BaseException as error:
                 self.interrupt = error
-            # the detector uses the mask once it sees a CPU
-            self.c.cpu = self.cpu
-            inheritance_home_is_pinned(self.c)
+            self.c.cpu = cpu
+            if placement_stands(self.c):
+                placement_note_policy(self.c)
+                self.placements += 1
+                self.cpu = cpu
+                return 0
+        # a cpu_set_t is too small for this machine; or it moves all the time
+        self.c.cpu = -1
+        return 0
+
+    cdef int note_home(self, bint sleeps) noexcept:
+        """Home may be pinned while it sleeps: who asks for the process's mask meanwhile is to know."""
+        try:
+            if sleeps:
+                _masks[self.home.native_id] = self.placement.home_note
+            else:
+                _masks.pop(self.home.native_id, None)
+        except BaseException as error:
+            self.interrupt = error
+        return 0
+
+    cdef int place(self, Worker worker) noexcept:
+        """Pin a worker that is about to get the slot to the CPU of the others."""
         # moved away by the detector, perhaps, and back in time
         worker.c.displaced = 0
         if self.ask_placement("bring", worker.native_id, self.cpu):
             worker.placement = self.placements
+            worker.c.cpu = self.cpu
+        else:
+            self.cpu = self.c.cpu = -1
         return 0
 
     cdef int displace(self, Worker worker) noexcept:
@@ -570,29 +607,34 @@ cdef class Slot:
         if worker.placement:
             worker.placement = 0
             worker.c.displaced = 0
-            self.ask_placement("let_go", worker.native_id)
+            worker.c.cpu = -1
+            self.ask_placement("let_go", worker.native_id, self.home.native_id)
         return 0
 
     cdef int unplace(self, Worker worker) noexcept:
         """Its thread ends."""
         if worker.placement:
             worker.placement = 0
+            worker.c.cpu = -1
             self.ask_placement("forget", worker.native_id)
         return 0
 
     cdef int rest(self) noexcept:
-        """Let home go where the kernel wants it; by home, once a second."""
+        """Let the kernel choose where home wakes up, for a while; by home, once a second."""
         if self.cpu >= 0:
             self.cpu = -1
             self.c.cpu = -1
-            inheritance_home_is_pinned(NULL)
-            self.ask_placement("rest", self.home.native_id)
+            try:
+                self.placement.rest()
+            except BaseException as error:
+                self.interrupt = error
         return 0
 
-    cdef int ask_placement(self, str what, long thread_id, int cpu=-1) noexcept:
+    cdef int ask_placement(self, str what, long thread_id, long argument=-1) noexcept:
         """Python code: a signal handler may raise in it, in the middle of a handoff."""
         try:
-            answer = getattr(self.placement, what)(thread_id) if cpu < 0 else self.placement.bring(thread_id, cpu)
+            method = getattr(self.placement, what)
+            answer = method(thread_id) if argument < 0 else method(thread_id, argument)
             return 0 if answer is None else answer
         except BaseException as error:
             self.interrupt = error
@@ -646,6 +688,17 @@ cdef bint _is_no_thread(object error) noexcept:
 cdef tuple _NO_THREAD = ("can't start new thread", "can't create new thread at interpreter shutdown")
 
 
+cdef swapco_lend_end sleep_at_home(swapco_slot *c, bint pinned, bint handles_signals, int *signalled) noexcept nogil:
+    """By home, which has lent the slot, and may be pinned already: until it has it again."""
+    cdef swapco_lend_end end
+    if not pinned:
+        pinned = placement_pin_home(c)
+    end = slot_wait_home(c, handles_signals, signalled)
+    if pinned:
+        placement_free_home(c)
+    return end
+
+
 cdef int note_allowed(swapco_slot *c, allowed) except -1:
     """For the detector, which cannot ask Python."""
     cdef cpu_set_t cpus
@@ -660,7 +713,6 @@ def _after_fork_in_child() -> None:
     """The workers of every slot stayed with the parent."""
     cdef Slot slot
     swapco_worker_is_here(NULL)
-    inheritance_home_is_pinned(NULL)
     for slot in list(_slots):
         if slot.taken:
             slot.inherited = True

@@ -140,7 +140,8 @@ typedef struct swapco_worker {
     _Atomic int32_t sleeping;
     _Atomic int32_t order; /* what else ends its wait: see slot_wait */
     _Atomic int32_t ended; /* its kernel thread is gone */
-    _Atomic int32_t displaced; /* the detector has moved it off the slot's CPU */
+    _Atomic int32_t displaced; /* the detector has moved it off the slot's CPU, or it was unpinned to start something */
+    _Atomic int32_t cpu;       /* the one that it was pinned to last, or -1 */
     _Atomic int32_t tid;
     /* the rest is the worker's own */
     alignas(SWAPCO_CACHE_LINE) struct swapco_slot *slot;
@@ -169,6 +170,7 @@ typedef struct swapco_slot {
     int sentinel_runs;
     int64_t tick_ns, grace_ns;
     _Atomic uint64_t ticks, revoked_by_monitor, revoked_by_sentinel, revoked_by_signal;
+    int pins_early; /* home's: see placement.h */
 } swapco_slot;
 
 /* Ended workers, for reuse: invariant 3. Guarded by the GIL. */
@@ -186,6 +188,7 @@ static swapco_worker *swapco_worker_new(swapco_slot *slot, int id)
     atomic_store(&w->order, SWAPCO_NO_ORDER);
     atomic_store(&w->ended, 0);
     atomic_store(&w->displaced, 0);
+    atomic_store(&w->cpu, -1);
     atomic_store(&w->tid, 0);
     w->slot = slot;
     w->id = id;
