@@ -227,27 +227,27 @@ def gives_up_its_turn(gate: threading.Event) -> None:
         assert gate.wait(SOON_S)
 
 
-@with_tick(0.02)
-def test_a_caller_that_left_soon_after_the_call_gave_up_its_turn_has_learned_nothing() -> None:
-    for soon in (True, False):
-        gate = threading.Event()
-        caller = swapco.spawn(swapco.to_thread, gives_up_its_turn, gate)
-        until_blocked(caller)
-        began = time.monotonic()
-        until_detached(*(calls := [fiber for fiber in swapco.all_fibers() if fiber.function is gives_up_its_turn]))
-        assert len(calls) == 1
-        if not soon:
-            wait_until(lambda began=began: time.monotonic() - began > 0.03)
-        caller.cancel()
-        in_time = time.monotonic() - began < 0.01
-        swapco.wait([caller])
-        if not soon:
-            assert gives_up_its_turn.__code__ in scores()
-        elif in_time:
-            assert known_blockers() == []
-        forget_blockers()
-        gate.set()
-        wait_until(lambda: len(swapco.all_fibers()) == 1)
+@pytest.mark.parametrize("soon", [True, False], ids=["soon", "late"])
+@with_tick(0.3)
+def test_a_caller_that_left_soon_after_the_call_gave_up_its_turn_has_learned_nothing(soon: bool) -> None:
+    gate = threading.Event()
+    began = time.monotonic()
+    caller = swapco.spawn(swapco.to_thread, gives_up_its_turn, gate)
+    until_blocked(caller)
+    (call,) = [fiber for fiber in swapco.all_fibers() if fiber.function is gives_up_its_turn]
+    until_detached(call)
+    detached = time.monotonic()
+    if not soon:
+        wait_until(lambda: time.monotonic() - detached > 0.3)
+    caller.cancel()
+    swapco.wait([caller])
+    if not soon:
+        assert scores() == {gives_up_its_turn.__code__: 1}
+    elif time.monotonic() - began < 0.3:
+        # on a machine that is not too busy
+        assert known_blockers() == []
+    gate.set()
+    wait_until(lambda: len(swapco.all_fibers()) == 1)
 
 
 def test_a_call_that_waits_in_swapco_and_is_cancelled_does_not_count_as_one_that_blocks() -> None:

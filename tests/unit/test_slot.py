@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import SOON_S, in_fiber, settle, wait_until
+from helpers import SOON_S, settle, wait_until
 from thread_support import (
     Held,
     entered,
