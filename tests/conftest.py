@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import greenlet
+import hypothesis
 import pytest
 from helpers import Logged
 
@@ -32,6 +33,10 @@ from swapco._core.fiber import FiberCore
 from swapco._loop.poller import Poller
 
 TESTS = Path(__file__).parent
+
+# how long an example takes depends on what else the machine does
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -557,9 +557,9 @@ cdef class Slot:
     cdef int choose(self) noexcept:
         """By home, which is about to lend: the workers share the CPU that it runs on now."""
         cdef int cpu
-        cdef int attempt
+        cdef int _attempt
         self.cpu = -1
-        for attempt in range(3):
+        for _attempt in range(3):
             cpu = self.ask_placement("choose", self.home.native_id)
             # the detector uses the mask while it sees a CPU
             self.c.cpu = -1

@@ -2,9 +2,10 @@
 
 The interpreter announces such acts as audit events (PEP 578).  The hook looks at a few of them, and only while a
 controlled run goes on in the calling thread: connecting sockets, resolving names, starting processes and threads,
-sleeping in real time.  They raise RealIOError where the program calls them.  Files may be read: modules are,
-too.  What is no event is not seen: a read from a pipe or a socket that exists already, a wait for a lock of
-``threading``; these block the whole run.  (Making and binding sockets are events, but what refuses those leaks the descriptors that
+sleeping in real time.  They raise RealIOError where the program calls them.  Files may be read: modules are, too.
+
+What is no event is not seen: a read from a pipe or a socket that exists already, a wait for a lock of ``threading``;
+these block the whole run.  (Making and binding sockets are events, but what refuses those leaks the descriptors that
 ``socketpair`` and ``create_server`` have by then.)
 
 ``time.sleep`` would not decide anything, but cost its time in every schedule.  In what runs in place of a kernel thread
