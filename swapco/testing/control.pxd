@@ -79,7 +79,7 @@ cdef class Control(Policy):
     cdef int unwound
     cdef object unwind_error
     # the first RealIOError of the run
-    cdef public object refused
+    cdef object refused
     # decisions are made at primitives' entries, too
     cdef public bint at_primitives
     # what the steps touched is recorded
