@@ -59,6 +59,9 @@ def mask_restored() -> Iterator[frozenset[int]]:
         os.sched_setaffinity(os.getpid(), before)
 
 
+announced = pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 announces no start of a thread")
+
+
 # ------------------------------------------------------------------------------------------------ home
 
 
@@ -89,7 +92,8 @@ def test_home_is_free_whatever_ends_the_lend(how: str) -> None:
 
     def body() -> None:
         me = swapco.current_fiber()
-        until(lambda: len(mask(home)) == 1, "home being pinned")
+        # a revocation may come first
+        until(lambda: len(mask(home)) == 1 or me.state == "DETACHED", "home being pinned")
         if how == "interrupted":
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         if how != "raises":
@@ -107,7 +111,7 @@ def test_home_is_free_whatever_ends_the_lend(how: str) -> None:
         assert mask() == before
 
     seen: list[frozenset[int]] = []
-    swapco.run(main, slot=Slot() if how == "revoked" else quiet())
+    swapco.run(main, slot=Slot(tick=0.05) if how == "revoked" else quiet())
     assert seen == ([before] if how == "interrupted" else [])
 
 
@@ -168,6 +172,7 @@ def test_threads_that_c_code_starts_have_all_cpus() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@announced
 def test_threads_that_a_thread_fiber_starts_have_all_cpus() -> None:
     """It is pinned, and unpinned for the rest of its turn."""
     seen: list[frozenset[int]] = []
@@ -196,6 +201,7 @@ def test_threads_that_a_thread_fiber_starts_have_all_cpus() -> None:
     assert [len(cpus) for cpus in mine] == [1, len(allowed_cpus()), 1]
 
 
+@announced
 def test_threads_that_a_thread_fiber_starts_in_a_second_without_pinning_have_all_cpus() -> None:
     """The worker may be pinned still, to the CPU that the slot had."""
     clock = ManualClock(1.0)
