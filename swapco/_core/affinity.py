@@ -32,7 +32,7 @@ import threading
 from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple
 
-__all__ = ["Pin", "allowed_cpus", "current_cpu", "forget", "own_mask", "pin", "pinned", "unpin"]
+__all__ = ["allowed_cpus", "current_cpu", "forget", "own_mask", "pin", "pinned", "sleeps_pinned", "unpin"]
 
 if not hasattr(os, "sched_setaffinity"):
     raise ImportError("swapco binds kernel threads to CPUs with sched_setaffinity(2): it needs Linux")
@@ -43,9 +43,10 @@ class Pin(NamedTuple):
 
     cpu: int
     mask: frozenset[int]
+    while_asleep: bool = False
 
 
-# the kernel threads that are pinned: by `pin`; and the home workers that sleep in a lend (slot.pyx)
+# the kernel threads that are pinned
 _masks: dict[int, Pin] = {}
 # what the thread that is about to fork is to have in the child; None if it is not pinned
 _mask_of_forker: frozenset[int] | None = None
@@ -64,10 +65,11 @@ def own_mask(thread_id: int) -> frozenset[int]:
 
     Errors: those of ``unpin``.
     """
-    # the note first: of a thread that pins itself it is there before the deed
     note = _masks.get(thread_id)
     mask = _mask_of(thread_id)
-    return note.mask if note is not None and mask == {note.cpu} else mask
+    if note is None or mask != {note.cpu} or (note.while_asleep and thread_id == threading.get_native_id()):
+        return mask
+    return note.mask
 
 
 def current_cpu() -> int:
@@ -99,6 +101,16 @@ def pin(thread_id: int, cpu: int, allowed: frozenset[int] | None = None) -> None
         else:
             _masks[thread_id] = before
         raise
+
+
+def sleeps_pinned(thread_id: int, cpu: int) -> frozenset[int]:
+    """The calling thread says that it will bind itself to a CPU when it sleeps, and only then, until ``forget``.
+
+    Returns the mask that it has when it is awake.
+    """
+    mask = _mask_of(thread_id)
+    _masks[thread_id] = Pin(cpu, mask, while_asleep=True)
+    return mask
 
 
 def unpin(thread_id: int, allowed: frozenset[int] | None = None, *, leave: bool = False) -> None:

@@ -7,7 +7,7 @@
  * pinned again when it gets the slot the next time.
  *
  * Home needs none of this: it is pinned only while it sleeps. Nobody is told of threads that C code starts in a worker,
- * nor of multiprocessing's spawn and forkserver, nor on Python 3.11 of any thread.
+ * nor of multiprocessing's spawn and forkserver, nor, before Python 3.12, of any thread.
  *
  * The hook is installed when something is pinned for the first time in the process: with one, each audited call (id(),
  * open, import) takes 0.1 us longer.

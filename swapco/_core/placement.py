@@ -22,7 +22,7 @@ be the slot's one CPU, set by another thread while home sleeps, cannot be told a
 
 A kernel that refuses (seccomp, a cpuset that changed) turns pinning off for this slot: slower, not wrong.
 
-Rejected, all measured (docs/futex-swap.md):
+Rejected (figures of the first three: docs/futex-swap.md):
 
 - Home pinned for as long as the slot is lent now and then: all that the program starts meanwhile keeps to one CPU for
   life, and nobody is told of threads that C code starts.
@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import time
 
-from .affinity import Pin, allowed_cpus, current_cpu, forget, own_mask, pin, unpin
+from .affinity import allowed_cpus, current_cpu, forget, own_mask, pin, sleeps_pinned, unpin
 
 __all__ = ["REST_S", "Placement"]
 
@@ -52,16 +52,14 @@ class Placement:
         self._refused = len(allowed_cpus()) < 2
         #: the CPUs that home might use when the last one was chosen
         self.allowed: frozenset[int] = frozenset()
-        #: what ``affinity`` is to know of home while it sleeps
-        self.home_note = Pin(-1, self.allowed)
 
     def choose(self, home: int) -> int:
         """The CPU on which home runs, which calls this; or -1 if nobody is to be pinned now."""
         if self._refused or time.monotonic() < self._rests_until:
             return -1
-        self.allowed = own_mask(home)
-        self.home_note = Pin(current_cpu(), self.allowed)
-        return self.home_note.cpu
+        cpu = current_cpu()
+        self.allowed = sleeps_pinned(home, cpu)
+        return cpu
 
     def bring(self, thread_id: int, cpu: int) -> bool:
         """Pin a worker there; False if that is impossible."""
@@ -83,6 +81,7 @@ class Placement:
         """A worker's thread ends, pinned or not."""
         forget(thread_id)
 
-    def rest(self) -> None:
+    def rest(self, home: int) -> None:
         """Pin nobody for a while."""
         self._rests_until = time.monotonic() + REST_S
+        forget(home)

@@ -167,7 +167,6 @@ cdef class Slot:
     cdef bint wait(self, Worker me) noexcept
     cdef int ask_placement(self, str what, long thread_id, long argument=*) noexcept
     cdef int choose(self) noexcept
-    cdef int note_home(self, bint sleeps) noexcept
     cdef int place(self, Worker worker) noexcept
     cdef int displace(self, Worker worker) noexcept
     cdef int unplace(self, Worker worker) noexcept

@@ -35,7 +35,6 @@ import threading
 import weakref
 from typing import NamedTuple
 
-from .affinity import _masks
 from .placement import Placement
 
 cdef extern from *:
@@ -502,7 +501,6 @@ cdef class Slot:
                 self.choose()
             if self.cpu >= 0 and (to.placement != self.placements or w.displaced):
                 self.place(to)
-            self.note_home(self.cpu >= 0)
         c.granted = w
         self.lends += 1
         self.owner_ident = to.ident
@@ -517,8 +515,6 @@ cdef class Slot:
             # the worker came back first
             with nogil:
                 end = sleep_at_home(c, False, handles_signals, &signalled)
-        if self.placement is not None:
-            self.note_home(False)
         self.owner_ident = self.home.ident
         self.signalled = signalled
         return end
@@ -577,19 +573,8 @@ cdef class Slot:
                 self.cpu = cpu
                 return 0
         # a cpu_set_t is too small for this machine; or it moves all the time
-        self.c.cpu = -1
-        return 0
-
-    cdef int note_home(self, bint sleeps) noexcept:
-        """Home may be pinned while it sleeps: who asks for the process's mask meanwhile is to know."""
-        try:
-            if sleeps:
-                _masks[self.home.native_id] = self.placement.home_note
-            else:
-                _masks.pop(self.home.native_id, None)
-        except BaseException as error:
-            self.interrupt = error
-        return 0
+        self.cpu = cpu
+        return self.rest()
 
     cdef int place(self, Worker worker) noexcept:
         """Pin a worker that is about to get the slot to the CPU of the others."""
@@ -599,7 +584,7 @@ cdef class Slot:
             worker.placement = self.placements
             worker.c.cpu = self.cpu
         else:
-            self.cpu = self.c.cpu = -1
+            self.rest()
         return 0
 
     cdef int displace(self, Worker worker) noexcept:
@@ -624,10 +609,7 @@ cdef class Slot:
         if self.cpu >= 0:
             self.cpu = -1
             self.c.cpu = -1
-            try:
-                self.placement.rest()
-            except BaseException as error:
-                self.interrupt = error
+            self.ask_placement("rest", self.home.native_id)
         return 0
 
     cdef int ask_placement(self, str what, long thread_id, long argument=-1) noexcept:

@@ -149,6 +149,32 @@ def test_the_mask_of_the_process_follows_the_program_while_the_main_thread_is_pi
 
 
 @two_cpus
+def test_the_mask_of_a_thread_that_sleeps_pinned(masks):
+    """To others it is what it has when it is awake; to itself, awake, what it has."""
+    low, high = min(masks), max(masks)
+    main_thread = me()
+    seen = []
+
+    def ask() -> None:
+        seen.append(allowed_cpus())
+
+    def from_outside() -> frozenset[int]:
+        other = threading.Thread(target=ask)
+        other.start()
+        other.join()
+        return seen.pop()
+
+    assert affinity.sleeps_pinned(main_thread, low) == masks
+    assert allowed_cpus() == masks == from_outside()
+    os.sched_setaffinity(0, {low})
+    assert (allowed_cpus(), from_outside()) == ({low}, masks)
+    os.sched_setaffinity(0, {high})
+    assert allowed_cpus() == {high} == from_outside()
+    os.sched_setaffinity(0, masks)
+    affinity.forget(main_thread)
+
+
+@two_cpus
 def test_pin_and_unpin_within_a_set_that_is_given(masks, sleeper):
     low, high = min(masks), max(masks)
     with pytest.raises(ValueError, match=f"CPU {low} is not in .*choose one of"):
