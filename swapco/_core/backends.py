@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import sysconfig
+from types import FrameType
 
 from .greenlet_switch import GreenletBackend
 from .native_switch import NativeBackend, build_refusal, probe
@@ -56,10 +57,10 @@ def make_backend(switch: str | None = None) -> Backend:
 def _look() -> tuple[object, ...]:
     """What can be seen from inside a stack."""
     depth = 0
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         depth += 1
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     try:
         raise KeyError(depth)
     except KeyError as error:

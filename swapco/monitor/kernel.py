@@ -115,7 +115,7 @@ def _names_here() -> dict[int, str]:
     column = _MACHINES.get(os.uname().machine)
     if column is None:
         return {}
-    return {numbers[column]: name for name, numbers in NUMBERS.items() if numbers[column] is not None}  # type: ignore[misc]
+    return {number: name for name, numbers in NUMBERS.items() if (number := numbers[column]) is not None}
 
 
 _NAMES = _names_here()

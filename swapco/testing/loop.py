@@ -321,4 +321,3 @@ for _name in _REFUSED:
     setattr(ControlledLoop, _name, _refuse(_name))
 for _name in _OF_A_NETWORK:
     setattr(ControlledLoop, _name, _ask_the_network(_name))
-ControlledLoop.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]

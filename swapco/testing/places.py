@@ -51,11 +51,14 @@ def is_library(file: str) -> bool:
 
 def place_of_frame(frame: FrameType | None) -> Place | None:
     """The innermost place of the program from ``frame`` outwards."""
+    return next(_places_outwards(frame), None)
+
+
+def _places_outwards(frame: FrameType | None) -> Iterator[Place]:
     while frame is not None:
         if not is_library(frame.f_code.co_filename):
-            return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            yield Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
-    return None
 
 
 def place_of_exception(exception: BaseException, inner: int = 0) -> Place | None:
@@ -89,10 +92,7 @@ def places_of_fiber(fiber: Any, frame: FrameType | None) -> Iterator[Place]:
     for inner in reversed([inner for _, inner in suspended(fiber)]):
         if not is_library(inner.f_code.co_filename):
             yield Place(inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_name)
-    while frame is not None:
-        if not is_library(frame.f_code.co_filename):
-            yield Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        frame = frame.f_back
+    yield from _places_outwards(frame)
 
 
 def suspended(fiber: Any) -> Iterator[tuple[Any, FrameType]]:
